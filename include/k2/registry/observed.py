@@ -1,0 +1,177 @@
+"""What is observed of a stream, and what is concluded: plain values that probes fill and supervision judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ExitCode(IntEnum):
+    """How a driver leaves. Anything else is a crash; negative numbers are signals."""
+
+    STOPPED = 0
+    """It was asked to stop (SIGTERM)."""
+    CONFIG = 78
+    """Its registry entry, a table or an argument is wrong: starting again cannot help."""
+    QUERY_FAILED = 70
+    """Its query ended by an exception."""
+    JVM_DIED = 71
+    """The Java process went away under it."""
+    FENCED = 86
+    """The catalog refused its commit: another driver holds the stream."""
+
+
+class DriverState(StrEnum):
+    RUNNING = "running"
+    EXITED = "exited"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Reading(Generic[T]):
+    """One source's answer: `value` is None exactly when `error` says why it could not be read."""
+
+    at: datetime
+    value: T | None = None
+    error: str | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.error is None
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The launcher's view of the newest driver of a stream."""
+
+    state: DriverState
+    fence: int = 0
+    pid: int | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    """None while it runs, or when nobody saw how it ended."""
+    exit_message: str = ""
+    memory_mb: float | None = None
+    how: str = "cold"
+    status_url: str | None = None
+
+
+@dataclass(frozen=True)
+class QueryStatus:
+    """A driver's own word, from its /status endpoint."""
+
+    stream: str
+    fence: int
+    query_id: str | None
+    run_id: str | None
+    batch_id: int | None
+    message: str
+    phase: str
+    """starting, running, waiting, stopping."""
+    waits_for: str | None
+    """The dependency it waits for (schema_registry, catalog), or None."""
+    last_event_at: datetime | None
+    """Last progress or idle event of the query."""
+    batch_seconds: float | None
+    input_rows: int | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tail of a checkpoint's logs. `None` numbers mean that the log is empty."""
+
+    query_id: str | None
+    last_offset_batch: int | None
+    last_commit_batch: int | None
+    last_commit_at: datetime | None
+    committed: dict[str, Any] | None
+    """Source offset of the last committed batch: {topic: {partition: next offset}} for Kafka,
+    {"snapshot_id", "position", ...} for Iceberg; None before the first commit."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where the source stands, in the form of `Checkpoint.committed`, and how far behind the stream is."""
+
+    position: dict[str, Any]
+    lag_rows: int | None
+    lag_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What people asked for and what was last tried: the suite's own SQL schema."""
+
+    desired: str
+    """running or stopped."""
+    generation: int
+    """Rises with each request; a driver launched for an older one is replaced."""
+    fence: int
+    launch_generation: int | None = None
+    intent_at: datetime | None = None
+    launched_at: datetime | None = None
+    first_commit_at: datetime | None = None
+    first_commit_batch: int | None = None
+    ended_at: datetime | None = None
+    deaths: int = 0
+    """Deaths not yet forgiven."""
+    last_death_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything known of one stream at one moment, each part with its own age and its own failure."""
+
+    stream: str
+    at: datetime
+    wanted: Reading[Wanted]
+    driver: Reading[Driver]
+    status: Reading[QueryStatus]
+    checkpoint: Reading[Checkpoint]
+    head: Reading[Head]
+
+
+class Verdict(StrEnum):
+    STOPPED = "STOPPED"
+    """Nobody wants it to run and it does not."""
+    STARTING = "STARTING"
+    """Launched, no commit of its own yet."""
+    IDLE = "IDLE"
+    """Everything its source holds is committed."""
+    PROGRESSING = "PROGRESSING"
+    """Behind its source, and committing."""
+    DEAD = "DEAD"
+    """Wanted, and its driver is gone."""
+    STOPPING = "STOPPING"
+    """It runs though nobody wants it to, or must give way to a newer generation."""
+    UNKNOWN = "UNKNOWN"
+    """Something that must be known could not be read: hold, and never restart."""
+
+
+class Action(StrEnum):
+    NONE = "none"
+    START = "start"
+    """Fence, launch; kills what is left of the old driver."""
+    STOP = "stop"
+    """Drain, then kill at the deadline."""
+    REPLACE = "replace"
+    """Drain, then start."""
+    WAIT = "wait"
+    """A start is due, but not before `not_before`."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict, what follows from it, and the readings that led to it in one sentence."""
+
+    stream: str
+    verdict: Verdict
+    action: Action
+    because: str
+    not_before: datetime | None = None
+    detected_at: datetime | None = None

@@ -1,0 +1,296 @@
+"""The models of `include/config/platform.yaml`.
+
+`load_platform()` is the only way in: it reads the file once per process and turns every mistake into a
+`ConfigError` that names the file, the field, the value and the fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
+
+
+class ConfigError(ValueError):
+    """A mistake in platform.yaml. The message names file, field, value and fix, one line per mistake."""
+
+
+def _is_name(value: str) -> str:
+    if not value or not all(c.islower() or c.isdigit() or c == "_" for c in value) or not value[0].isalpha():
+        raise ValueError("use lower-case letters, digits and _ and begin with a letter, as in bronze_binance")
+    return value
+
+
+def _is_folder(value: str) -> str:
+    if not value or not all(c.isalnum() or c in "-_" for c in value):
+        raise ValueError("use one folder name of letters, digits, - and _, as in bronze-binance")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
+
+
+class Model(BaseModel):
+    """Immutable, and a key that is not declared is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Layer(StrEnum):
+    BRONZE = "bronze"
+    SILVER = "silver"
+    DLQ = "dlq"
+
+
+class Catalog(Model):
+    name: Name
+    namespace: Name
+    table_defaults: dict[str, str]
+
+
+class Profile(Model):
+    trigger_seconds: PositiveInt | None = None
+
+
+class Reconnect(Model):
+    """Backoff of a feed handler: first x 2^(n-1) seconds, never above cap; it gives up after `attempts`."""
+
+    first_seconds: float = Field(gt=0)
+    cap_seconds: float = Field(gt=0)
+    attempts: PositiveInt
+
+
+class Feed(Model):
+    protocol: Literal["binance", "kraken_v1", "kraken_v2"]
+    url: str = Field(pattern=r"^wss?://")
+    failover_url: str | None = Field(default=None, pattern=r"^wss?://")
+    symbols: tuple[str, ...] = Field(min_length=1)
+    ping_seconds: float = Field(gt=0)
+    pong_timeout_seconds: float = Field(gt=0)
+    stale_seconds: float = Field(gt=0)
+    rotate_hours: float = Field(gt=0)
+    reconnect: Reconnect
+
+
+class Exchange(Model):
+    topic: str = Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")
+    partitions: PositiveInt
+    retention_days: PositiveInt
+    schema_file: str = Field(alias="schema", pattern=r"\.avsc$")
+    decoder: Name
+    feed: Feed
+
+    @property
+    def subject(self) -> str:
+        """The schema registry's subject of the topic's values (TopicNameStrategy)."""
+        return f"{self.topic}-value"
+
+    def avro_schema(self) -> str:
+        """The exchange's Avro schema, as JSON text."""
+        return (CONFIG_DIR / "avro" / self.schema_file).read_text()
+
+
+class Table(Model):
+    layer: Layer
+    target_file_size_mb: PositiveInt
+
+
+class Stream(Model):
+    """One Spark application with one query."""
+
+    type: Literal["bronze", "silver"]
+    exchange: Name
+    reads: Name | None = None
+    writes: tuple[Name, ...] = Field(min_length=1)
+    checkpoint: Annotated[str, AfterValidator(_is_folder)]
+    trigger_seconds: PositiveInt
+    max_rows_per_trigger: PositiveInt
+    heap_mb: int = Field(ge=256)
+    memory_mb: int = Field(ge=512)
+
+    @model_validator(mode="after")
+    def _reads_fits_type(self) -> Stream:
+        if self.type == "silver" and self.reads is None:
+            raise ValueError("a silver stream needs `reads`: name the bronze table it reads")
+        if self.type == "bronze" and self.reads is not None:
+            raise ValueError("a bronze stream reads its exchange's topic: remove `reads`")
+        if self.memory_mb <= self.heap_mb:
+            raise ValueError("memory_mb must exceed heap_mb: Python and the JVM's own memory come on top of the heap")
+        return self
+
+
+class Threshold(Model):
+    """Green below `yellow`, yellow from it on, red above `red`."""
+
+    yellow: float = Field(gt=0)
+    red: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Threshold:
+        if self.red < self.yellow:
+            raise ValueError("red must not be below yellow")
+        return self
+
+
+class Thresholds(Model):
+    memory_percent: Threshold
+    lag_rows: Threshold
+    lag_seconds: Threshold
+    dlq_percent: Threshold
+    checkpoint_mb: Threshold
+    batch_percent_of_trigger: Threshold
+    disk_percent: Threshold
+
+
+class Forgiveness(Model):
+    commits: PositiveInt
+    minutes: PositiveInt
+
+
+class Restart(Model):
+    backoff_seconds: tuple[float, ...] = Field(min_length=1)
+    forgiven_after: Forgiveness
+    start_timeout_seconds: PositiveInt
+    drain_timeout_seconds: PositiveInt
+
+
+class Routes(Model):
+    page: str = Field(pattern=r"^#")
+    ticket: str = Field(pattern=r"^#")
+    digest: str = Field(pattern=r"^#")
+
+
+class Alerts(Model):
+    slack_connection: Name
+    routes: Routes
+
+
+class Platform(Model):
+    catalog: Catalog
+    profiles: dict[Name, Profile]
+    exchanges: dict[Name, Exchange]
+    tables: dict[Name, Table]
+    streams: dict[Name, Stream]
+    processes: dict[Name, PositiveInt]
+    thresholds: Thresholds
+    restart: Restart
+    alerts: Alerts
+
+    @model_validator(mode="after")
+    def _references_hold(self) -> Platform:
+        mistakes: list[str] = []
+        checkpoints: dict[str, str] = {}
+        topics: dict[str, str] = {}
+        for name, exchange in self.exchanges.items():
+            if other := topics.setdefault(exchange.topic, name):
+                if other != name:
+                    mistakes.append(f"exchanges.{name}.topic: {exchange.topic!r} is the topic of {other} too: give each its own")
+            if not (CONFIG_DIR / "avro" / exchange.schema_file).is_file():
+                mistakes.append(f"exchanges.{name}.schema: {exchange.schema_file!r} is not in include/config/avro/: add it there")
+        for name, stream in self.streams.items():
+            at = f"streams.{name}"
+            other = checkpoints.setdefault(stream.checkpoint, name)
+            if other != name:
+                mistakes.append(f"{at}.checkpoint: {stream.checkpoint!r} is the checkpoint of {other} too: give each stream its own folder")
+            if stream.exchange not in self.exchanges:
+                mistakes.append(f"{at}.exchange: {stream.exchange!r} is not declared{_nearest(stream.exchange, self.exchanges)}")
+            for field, table in [("writes", t) for t in stream.writes] + ([("reads", stream.reads)] if stream.reads else []):
+                if table not in self.tables:
+                    mistakes.append(f"{at}.{field}: {table!r} is not declared under tables{_nearest(table, self.tables)}")
+            layers = [self.tables[t].layer for t in stream.writes if t in self.tables]
+            wanted = [Layer.BRONZE] if stream.type == "bronze" else [Layer.SILVER, Layer.DLQ]
+            if len(layers) == len(stream.writes) and layers != wanted:
+                mistakes.append(f"{at}.writes: {[str(x) for x in layers]} tables, but a {stream.type} stream writes {[str(x) for x in wanted]}, in this order")
+            if stream.reads in self.tables and self.tables[stream.reads].layer is not Layer.BRONZE:
+                mistakes.append(f"{at}.reads: {stream.reads!r} is a {self.tables[stream.reads].layer} table, but a silver stream reads a bronze one")
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    def writer_of(self, table: str) -> list[str]:
+        """Names of the streams that write `table`."""
+        return [name for name, stream in self.streams.items() if table in stream.writes]
+
+    def feeder_of(self, stream: str) -> str | None:
+        """The Bronze stream that fills the table that a Silver stream reads; None for a Bronze stream."""
+        reads = self.streams[stream].reads
+        return self.writer_of(reads)[0] if reads and self.writer_of(reads) else None
+
+    def with_profile(self, profile: str) -> Platform:
+        """This platform with the named profile's overrides in each stream."""
+        if profile not in self.profiles:
+            raise ConfigError(f"profile {profile!r} is not declared{_nearest(profile, self.profiles)}")
+        trigger = self.profiles[profile].trigger_seconds
+        if trigger is None:
+            return self
+        streams = {name: s.model_copy(update={"trigger_seconds": trigger}) for name, s in self.streams.items()}
+        return self.model_copy(update={"streams": streams})
+
+
+def _nearest(value: str, known: Any) -> str:
+    near = difflib.get_close_matches(value, list(known), n=1)
+    return f": did you mean {near[0]!r}?" if near else f": declare it or use one of {', '.join(known)}"
+
+
+def _known_keys() -> set[str]:
+    return {field.alias or name for model in Model.__subclasses__() for name, field in model.model_fields.items()}
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        field = ".".join(str(p) for p in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(), n=1)
+            lines.append(f"{path.name}: {field}: unknown key: {f'did you mean {near[0]!r}?' if near else 'remove it'}")
+        elif item["type"] == "missing":
+            lines.append(f"{path.name}: {field}: missing: add it")
+        elif item["type"] == "value_error":
+            for line in str(item["ctx"]["error"]).splitlines():
+                lines.append(f"{path.name}: {field + ': ' if field else ''}{line}" + (f" (it is {item['input']!r})" if field and not isinstance(item["input"], dict) else ""))
+        else:
+            lines.append(f"{path.name}: {field}: {item['input']!r} is refused: {item['msg']}")
+    return "\n".join(lines)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML silently keeps the last of two equal keys; here that is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice: remove one", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_platform(path: Path) -> Platform:
+    """Read and check one registry file. Raises ConfigError."""
+    try:
+        raw = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader with a duplicate check
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file: create it, or unset K2_PLATFORM") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path.name}: not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path.name}: must be a mapping with the keys {', '.join(Platform.model_fields)}")
+    try:
+        return Platform.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(path, error)) from None
+
+
+@functools.cache
+def load_platform(profile: str = "standard") -> Platform:
+    """The platform of this process: `K2_PLATFORM`, by default include/config/platform.yaml, under a profile."""
+    return parse_platform(Path(os.environ.get("K2_PLATFORM", CONFIG_DIR / "platform.yaml"))).with_profile(profile)

@@ -1,0 +1,101 @@
+"""Where the platform runs: ports, folders and sockets that `./k2 up` chose, as one file.
+
+The file is named by the environment variable `K2_RUNTIME`; it is the only setting that the processes of the
+platform take from their environment. Passwords are never in it: each is a file of mode 0600 in `secrets`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from k2.registry.platform import Platform, load_platform
+
+Role = Literal["admin", "airflow", "control", "writer", "reader"]
+
+
+class RuntimeMissing(RuntimeError):
+    """K2_RUNTIME is not set or names no file."""
+
+
+class Runtime(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: str
+    home: Path
+    tree: Path
+    jars: Path
+    kafka: str
+    """Bootstrap servers, host:port."""
+    schema_registry: str
+    """The Confluent-compatible root, e.g. http://127.0.0.1:8085/apis/ccompat/v7."""
+    postgres_host: str
+    postgres_port: int
+    airflow: str
+    """The API server's root, e.g. http://127.0.0.1:8080."""
+    agent_socket: Path
+    warehouse: str
+    """Absolute URI; must be the same text in Spark and pyiceberg."""
+    checkpoints: Path
+    feed_urls: dict[str, str] = {}
+    """Per exchange, in place of the registry's own URL: the embedded stack points its feeds at the simulator."""
+    exchange_simulator: str | None = None
+    """HTTP root of the simulator's control endpoint, None where the feeds use the real exchanges."""
+    slack_api: str | None = None
+    """Root of the Slack stand-in, None where Slack itself is used."""
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def secrets(self) -> Path:
+        return self.home / "secrets"
+
+    @property
+    def schemas(self) -> Path:
+        """Writer schemas seen so far, one file per schema id: a known id never waits for the registry."""
+        return self.home / "schemas"
+
+    @property
+    def platform(self) -> Platform:
+        return load_platform(self.profile)
+
+    def driver_dir(self, stream: str, fence: int) -> Path:
+        """Where one driver and the host agent tell each other about it: ready.json, exit.json, record.json."""
+        return self.run / "drivers" / f"{stream}#{fence}"
+
+    def checkpoint(self, stream: str) -> Path:
+        return self.checkpoints / self.platform.streams[stream].checkpoint
+
+    def password(self, role: Role) -> str:
+        return (self.secrets / f"postgres_{role}").read_text().strip()
+
+    def conninfo(self, role: Role) -> dict[str, str | int]:
+        """Keyword arguments for psycopg.connect to the `lakehouse` database."""
+        return {
+            "host": self.postgres_host,
+            "port": self.postgres_port,
+            "dbname": "lakehouse",
+            "user": f"k2_{role}",
+            "password": self.password(role),
+            "connect_timeout": 5,
+            "application_name": "k2",
+        }
+
+
+@functools.cache
+def load_runtime() -> Runtime:
+    """The runtime of this process. Raises RuntimeMissing with the fix."""
+    name = os.environ.get("K2_RUNTIME")
+    if not name or not Path(name).is_file():
+        raise RuntimeMissing(f"K2_RUNTIME is {name!r}, which names no file: start the platform with ./k2 up")
+    return Runtime.model_validate_json(Path(name).read_text())

@@ -1,0 +1,109 @@
+"""Desired state, fence, launches and verdicts of the streams. Every function takes an open transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from k2.registry.observed import Decision, Wanted
+from k2.state.database import Connection
+
+
+class LostRace(RuntimeError):
+    """Another watchdog raised the fence first. Look again; do not repeat."""
+
+
+def wanted(connection: Connection, stream: str) -> Wanted:
+    """What people want of a stream, and how its last launch went.
+
+    `deaths` counts the launches that died since the last one that was forgiven.
+    Raises LookupError for a stream without a row.
+    """
+    row = connection.execute(
+        """
+        SELECT s.desired, s.generation, s.fence, l.generation AS launch_generation,
+               l.intent_at, l.launched_at, l.first_commit_at, l.first_commit_batch, l.ended_at,
+               (SELECT count(*) FROM k2.launches d
+                WHERE d.stream = s.stream AND d.fence > s.forgiven_fence AND d.end_reason = 'died') AS deaths,
+               (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason = 'died') AS last_death_at
+        FROM k2.streams s LEFT JOIN k2.launches l ON l.stream = s.stream AND l.fence = s.fence
+        WHERE s.stream = %s
+        """,
+        (stream,),
+    ).fetchone()
+    if row is None:
+        raise LookupError(f"stream {stream!r} is not registered in the database: run ./k2 up again")
+    return Wanted(**row)
+
+
+def want(connection: Connection, stream: str, desired: str, *, who: str, action: str, reason: str) -> int:
+    """Record what a person wants of a stream, with the audit entry. Returns the new generation."""
+    before = connection.execute("SELECT desired, generation, fence FROM k2.streams WHERE stream = %s FOR UPDATE", (stream,)).fetchone()
+    if before is None:
+        raise LookupError(f"stream {stream!r} is not registered in the database: run ./k2 up again")
+    after = connection.execute(
+        "UPDATE k2.streams SET desired = %s, generation = generation + 1 WHERE stream = %s RETURNING desired, generation, fence", (desired, stream)
+    ).fetchone()
+    assert after is not None
+    connection.execute(
+        "INSERT INTO k2.audit (who, action, target, reason, before, after) VALUES (%s, %s, %s, %s, %s, %s)",
+        (who, action, stream, reason, Jsonb(before), Jsonb(after)),
+    )
+    return int(after["generation"])
+
+
+def raise_fence(connection: Connection, stream: str, *, seen: int, generation: int, reason: str, last_commit_at: datetime | None, detected_at: datetime | None) -> int:
+    """Take the stream: raise its fence by one and record the intent to launch, in this transaction.
+
+    From the moment this commits, the catalog refuses every commit of an older driver.
+    Raises LostRace when the fence is no longer the one that the caller has `seen`.
+    """
+    row = connection.execute("UPDATE k2.streams SET fence = fence + 1 WHERE stream = %s AND fence = %s RETURNING fence", (stream, seen)).fetchone()
+    if row is None:
+        raise LostRace(f"the fence of {stream} is no longer {seen}: another watchdog has started it")
+    connection.execute(
+        "INSERT INTO k2.launches (stream, fence, generation, reason, last_commit_at, detected_at) VALUES (%s, %s, %s, %s, %s, %s)",
+        (stream, row["fence"], generation, reason, last_commit_at, detected_at),
+    )
+    return int(row["fence"])
+
+
+def launched(connection: Connection, stream: str, fence: int, how: str) -> None:
+    connection.execute("UPDATE k2.launches SET launched_at = clock_timestamp(), how = %s WHERE stream = %s AND fence = %s AND launched_at IS NULL", (how, stream, fence))
+
+
+def first_commit(connection: Connection, stream: str, fence: int, at: datetime, batch: int) -> None:
+    connection.execute(
+        "UPDATE k2.launches SET first_commit_at = %s, first_commit_batch = %s WHERE stream = %s AND fence = %s AND first_commit_at IS NULL", (at, batch, stream, fence)
+    )
+
+
+def ended(connection: Connection, stream: str, fence: int, *, at: datetime, exit_code: int | None, reason: str) -> None:
+    """`reason` is one of died, stopped, replaced. The first word on a launch stands."""
+    connection.execute(
+        "UPDATE k2.launches SET ended_at = %s, exit_code = %s, end_reason = %s WHERE stream = %s AND fence = %s AND ended_at IS NULL", (at, exit_code, reason, stream, fence)
+    )
+
+
+def forgive(connection: Connection, stream: str, fence: int) -> None:
+    """Earlier deaths no longer count towards the backoff."""
+    connection.execute("UPDATE k2.streams SET forgiven_fence = %s WHERE stream = %s AND forgiven_fence < %s", (fence - 1, stream, fence - 1))
+
+
+def record_verdict(connection: Connection, decision: Decision, at: datetime, observation: dict[str, Any]) -> None:
+    connection.execute(
+        """
+        INSERT INTO k2.verdicts (stream, verdict, because, since, seen_at, observation) VALUES (%(stream)s, %(verdict)s, %(because)s, %(at)s, %(at)s, %(observation)s)
+        ON CONFLICT (stream) DO UPDATE SET
+            verdict = excluded.verdict, because = excluded.because, seen_at = excluded.seen_at, observation = excluded.observation,
+            since = CASE WHEN k2.verdicts.verdict = excluded.verdict THEN k2.verdicts.since ELSE excluded.since END
+        """,
+        {"stream": decision.stream, "verdict": decision.verdict, "because": decision.because, "at": at, "observation": Jsonb(observation)},
+    )
+
+
+def launches(connection: Connection, stream: str | None = None) -> list[dict[str, Any]]:
+    """The ledger of starts, oldest first."""
+    return connection.execute("SELECT * FROM k2.launches WHERE %(stream)s::text IS NULL OR stream = %(stream)s ORDER BY intent_at", {"stream": stream}).fetchall()
