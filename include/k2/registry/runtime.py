@@ -91,6 +91,10 @@ class Runtime(BaseModel):
             "application_name": "k2",
         }
 
+    def sqlalchemy_uri(self, role: Role) -> str:
+        """For pyiceberg's SqlCatalog: the `lakehouse` database. Holds the password, so never print it."""
+        return f"postgresql+psycopg2://k2_{role}:{self.password(role)}@{self.postgres_host}:{self.postgres_port}/lakehouse"
+
 
 @functools.cache
 def load_runtime() -> Runtime:
