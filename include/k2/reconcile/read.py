@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from k2.catalog import open_table
 from k2.reconcile.compare import Holdings, PartitionResult, Position, compare
 from k2.registry.platform import Layer, Platform
 from k2.registry.runtime import Runtime
@@ -59,19 +60,6 @@ def read_topic(runtime: Runtime, topic: str) -> Iterator[tuple[Position, bytes |
         consumer.close()
 
 
-def catalog_table(runtime: Runtime, name: str) -> Table | None:
-    """One Iceberg table as pyiceberg opens it with a reader's rights; None when it does not exist yet."""
-    from pyiceberg.catalog.sql import SqlCatalog
-    from pyiceberg.exceptions import NoSuchTableError
-
-    catalog = runtime.platform.catalog
-    opened = SqlCatalog(catalog.name, uri=runtime.sqlalchemy_uri("reader"), warehouse=runtime.warehouse, init_catalog_tables="false")
-    try:
-        return opened.load_table((catalog.namespace, name))
-    except NoSuchTableError:
-        return None
-
-
 def _positions(table: Table | None, partition: str, offset: str, row_filter: str | None = None) -> list[Position]:
     if table is None:
         return []
@@ -86,7 +74,7 @@ def read_holdings(runtime: Runtime, platform: Platform, exchange: str) -> Holdin
     tables = {platform.tables[t].layer: t for s in platform.streams.values() if s.exchange == exchange for t in s.writes}
     kafka = {position: digest(key, value) for position, key, value in read_topic(runtime, topic)}
     bronze_rows: list[tuple[Position, bytes]] = []
-    if (bronze := catalog_table(runtime, tables[Layer.BRONZE])) is not None:
+    if (bronze := open_table(runtime, tables[Layer.BRONZE], "reader")) is not None:
         for batch in bronze.scan(selected_fields=("partition", "offset", "kafka_key", "raw_bytes")).to_arrow_batch_reader():
             columns = (batch[name].to_pylist() for name in ("partition", "offset", "kafka_key", "raw_bytes"))
             bronze_rows += [((p, o), digest(key, value)) for p, o, key, value in zip(*columns, strict=True)]
@@ -95,8 +83,8 @@ def read_holdings(runtime: Runtime, platform: Platform, exchange: str) -> Holdin
         platform.exchanges[exchange].partitions,
         kafka,
         bronze_rows,
-        _positions(catalog_table(runtime, tables[Layer.SILVER]), "kafka_partition", "kafka_offset"),
-        _positions(catalog_table(runtime, tables[Layer.DLQ]), "kafka_partition", "kafka_offset", f"kafka_topic = '{topic}'"),
+        _positions(open_table(runtime, tables[Layer.SILVER], "reader"), "kafka_partition", "kafka_offset"),
+        _positions(open_table(runtime, tables[Layer.DLQ], "reader"), "kafka_partition", "kafka_offset", f"kafka_topic = '{topic}'"),
     )
 
 
