@@ -56,9 +56,19 @@ class Driver:
     exit_code: int | None = None
     """None while it runs, or when nobody saw how it ended."""
     exit_message: str = ""
+    asked: bool = False
+    """The launcher was told to stop or kill it: its end is no death."""
     memory_mb: float | None = None
     how: str = "cold"
     status_url: str | None = None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """How a stop ended. `drained`: the driver finished its batch and left with 0, nothing had to be killed."""
+
+    drained: bool
+    exit_code: int | None
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,8 @@ class Observation:
     status: Reading[QueryStatus]
     checkpoint: Reading[Checkpoint]
     head: Reading[Head]
+    others: tuple[Driver, ...] = ()
+    """Older drivers of the stream that still run."""
 
 
 class Verdict(StrEnum):
@@ -175,3 +187,7 @@ class Decision:
     because: str
     not_before: datetime | None = None
     detected_at: datetime | None = None
+    """When the death was first seen."""
+    fence: int = 0
+    """The fence and the generation that the decision was made for: once either has changed, it must be made again."""
+    generation: int = 0

@@ -43,6 +43,8 @@ class Runtime(BaseModel):
     checkpoints: Path
     feed_urls: dict[str, str] = {}
     """Per exchange, in place of the registry's own URL: the embedded stack points its feeds at the simulator."""
+    feed_symbols: dict[str, tuple[str, ...]] = {}
+    """Per exchange, in place of the registry's own symbols: those of the recordings while they are replayed."""
     exchange_simulator: str | None = None
     """HTTP root of the simulator's control endpoint, None where the feeds use the real exchanges."""
     slack_api: str | None = None

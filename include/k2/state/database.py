@@ -36,6 +36,14 @@ def connect(runtime: Runtime, role: Role) -> Iterator[Connection]:
         connection.close()
 
 
+def session(runtime: Runtime, role: Role) -> Connection:
+    """A connection to keep, each statement its own transaction. The caller closes it. Raises StateUnavailable."""
+    try:
+        return psycopg.connect(**runtime.conninfo(role), row_factory=dict_row, autocommit=True)  # type: ignore[arg-type]
+    except psycopg.OperationalError as error:
+        raise StateUnavailable(f"PostgreSQL at {runtime.postgres_host}:{runtime.postgres_port} did not answer: {error}") from error
+
+
 def migrate(runtime: Runtime) -> list[str]:
     """Apply the migrations that this database lacks, each in its own transaction. Returns their names."""
     applied = []

@@ -15,27 +15,32 @@ class LostRace(RuntimeError):
     """Another watchdog raised the fence first. Look again; do not repeat."""
 
 
+_WANTED = """
+    SELECT s.stream, s.desired, s.generation, s.fence, l.generation AS launch_generation,
+           l.intent_at, l.launched_at, l.first_commit_at, l.first_commit_batch, l.ended_at,
+           (SELECT count(*) FROM k2.launches d
+            WHERE d.stream = s.stream AND d.fence > s.forgiven_fence AND d.end_reason = 'died') AS deaths,
+           (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason = 'died') AS last_death_at
+    FROM k2.streams s LEFT JOIN k2.launches l ON l.stream = s.stream AND l.fence = s.fence
+"""
+
+
 def wanted(connection: Connection, stream: str) -> Wanted:
     """What people want of a stream, and how its last launch went.
 
     `deaths` counts the launches that died since the last one that was forgiven.
     Raises LookupError for a stream without a row.
     """
-    row = connection.execute(
-        """
-        SELECT s.desired, s.generation, s.fence, l.generation AS launch_generation,
-               l.intent_at, l.launched_at, l.first_commit_at, l.first_commit_batch, l.ended_at,
-               (SELECT count(*) FROM k2.launches d
-                WHERE d.stream = s.stream AND d.fence > s.forgiven_fence AND d.end_reason = 'died') AS deaths,
-               (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason = 'died') AS last_death_at
-        FROM k2.streams s LEFT JOIN k2.launches l ON l.stream = s.stream AND l.fence = s.fence
-        WHERE s.stream = %s
-        """,
-        (stream,),
-    ).fetchone()
+    row = connection.execute(_WANTED + "WHERE s.stream = %s", (stream,)).fetchone()
     if row is None:
         raise LookupError(f"stream {stream!r} is not registered in the database: run ./k2 up again")
+    del row["stream"]
     return Wanted(**row)
+
+
+def wanted_all(connection: Connection) -> dict[str, Wanted]:
+    """The same of every registered stream, by name, in one query."""
+    return {row.pop("stream"): Wanted(**row) for row in connection.execute(_WANTED).fetchall()}
 
 
 def want(connection: Connection, stream: str, desired: str, *, who: str, action: str, reason: str) -> int:
@@ -102,6 +107,11 @@ def record_verdict(connection: Connection, decision: Decision, at: datetime, obs
         """,
         {"stream": decision.stream, "verdict": decision.verdict, "because": decision.because, "at": at, "observation": Jsonb(observation)},
     )
+
+
+def dead_since(connection: Connection) -> dict[str, datetime]:
+    """When each stream whose last verdict is DEAD was first seen so."""
+    return {row["stream"]: row["since"] for row in connection.execute("SELECT stream, since FROM k2.verdicts WHERE verdict = 'DEAD'")}
 
 
 def launches(connection: Connection, stream: str | None = None) -> list[dict[str, Any]]:
