@@ -1,0 +1,1 @@
+"""Spark's streaming checkpoints: read, examined and kept small. Nothing here imports Spark."""

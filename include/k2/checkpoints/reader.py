@@ -1,0 +1,170 @@
+"""Reads the tail of a Spark streaming checkpoint: which query, which batch was planned last, which was committed last.
+
+A checkpoint is read while its query writes it. Spark renames each log file into place, so a file that is listed is
+whole; it may vanish again when Spark purges old batches, or when the checkpoint is moved away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from k2.registry.observed import Checkpoint
+
+LOG_VERSION = "v1"
+ATTEMPTS = 3
+
+
+class CheckpointUnreadable(RuntimeError):
+    """The checkpoint exists, but what it says cannot be known."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"checkpoint {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class _Moved(Exception):
+    """A file that was listed is gone: list again."""
+
+
+def read_tail(path: Path) -> Checkpoint:
+    """The query id and the last batches of the checkpoint at `path`.
+
+    A folder that does not exist is a query that never started: every field is None. Raises CheckpointUnreadable.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return _read_tail(path)
+        except _Moved:
+            continue
+        except OSError as error:
+            raise CheckpointUnreadable(path, f"{error.strerror}: {error.filename}") from error
+    raise CheckpointUnreadable(path, f"its files changed during each of {ATTEMPTS} readings")
+
+
+def read_offsets(path: Path, batch: int) -> list[dict[str, Any] | None]:
+    """The end offsets that batch `batch` was planned with, one per source; None where a source had no data yet.
+
+    Kafka: {topic: {partition: offset}}. Iceberg: {"version", "snapshot_id", "position", "scan_all_files"}.
+    Raises CheckpointUnreadable, also when there is no such batch.
+    """
+    try:
+        return _read_offsets(path, batch)
+    except _Moved:
+        raise CheckpointUnreadable(path, f"offsets/{batch} does not exist: Spark keeps the last 100 batches only") from None
+    except OSError as error:
+        raise CheckpointUnreadable(path, f"{error.strerror}: {error.filename}") from error
+
+
+def first_commit_after(path: Path, at: datetime) -> tuple[int, datetime] | None:
+    """The earliest batch of the retained ones whose commit was written after `at`, and when (the file's mtime).
+
+    None when there is none. Raises CheckpointUnreadable.
+    """
+    try:
+        first = None
+        for batch in reversed(_batches(path / "commits")):
+            try:
+                written = _written(path / "commits" / str(batch))
+            except _Moved:
+                break
+            if written <= at:
+                break
+            first = (batch, written)
+        return first
+    except OSError as error:
+        raise CheckpointUnreadable(path, f"{error.strerror}: {error.filename}") from error
+
+
+def _read_tail(path: Path) -> Checkpoint:
+    # Commits are listed before offsets: a batch is planned before it is committed, so the other order could show
+    # a commit without its plan.
+    commits = _batches(path / "commits")
+    offsets = _batches(path / "offsets")
+    last_commit = commits[-1] if commits else None
+    committed = last_commit_at = None
+    if last_commit is not None:
+        _payload(path, f"commits/{last_commit}")
+        last_commit_at = _written(path / "commits" / str(last_commit))
+        sources = _read_offsets(path, last_commit)
+        if len(sources) != 1:
+            raise CheckpointUnreadable(path, f"offsets/{last_commit} names {len(sources)} sources, but a stream of this platform has one")
+        committed = sources[0]
+    return Checkpoint(
+        query_id=_query_id(path),
+        last_offset_batch=offsets[-1] if offsets else None,
+        last_commit_batch=last_commit,
+        last_commit_at=last_commit_at,
+        committed=committed,
+    )
+
+
+def _batches(folder: Path) -> list[int]:
+    """Batch numbers in a log folder, rising. Spark's .crc and temporary files, and any stray file, are no batches."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(int(e.name) for e in entries if e.name.isascii() and e.name.isdigit())
+    except FileNotFoundError:
+        return []
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        return (path / name).read_text()
+    except FileNotFoundError:
+        raise _Moved from None
+    except UnicodeDecodeError as error:
+        raise CheckpointUnreadable(path, f"{name} is not text") from error
+
+
+def _query_id(path: Path) -> str | None:
+    try:
+        text = _text(path, "metadata")
+    except _Moved:
+        return None
+    try:
+        identity = json.loads(text)["id"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointUnreadable(path, f'metadata is {text[:80]!r}, not {{"id": ...}}') from error
+    if not isinstance(identity, str):
+        raise CheckpointUnreadable(path, f"metadata names the query {identity!r}, not a string")
+    return identity
+
+
+def _payload(path: Path, name: str) -> list[str]:
+    """The lines of one log file below its version line."""
+    version, _, rest = _text(path, name).partition("\n")
+    if version != LOG_VERSION:
+        raise CheckpointUnreadable(path, f"{name} is of log version {version[:20]!r}: this reader knows {LOG_VERSION!r} only")
+    return [line for line in rest.split("\n") if line]
+
+
+def _read_offsets(path: Path, batch: int) -> list[dict[str, Any] | None]:
+    name = f"offsets/{batch}"
+    lines = _payload(path, name)
+    if len(lines) < 2:
+        raise CheckpointUnreadable(path, f"{name} has {len(lines)} lines below its version: it must have metadata and one per source")
+    sources: list[dict[str, Any] | None] = []
+    for number, line in enumerate(lines[1:]):
+        if line == "-":
+            sources.append(None)
+            continue
+        try:
+            offset = json.loads(line)
+        except ValueError as error:
+            raise CheckpointUnreadable(path, f"{name}, source {number} is {line[:80]!r}, not JSON") from error
+        if not isinstance(offset, dict):
+            raise CheckpointUnreadable(path, f"{name}, source {number} is {line[:80]!r}, not an object")
+        sources.append(offset)
+    return sources
+
+
+def _written(file: Path) -> datetime:
+    try:
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        raise _Moved from None

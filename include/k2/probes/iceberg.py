@@ -1,0 +1,91 @@
+"""Where a table stands, from its metadata file alone: no data file and no manifest is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from k2.registry.observed import Head
+
+NO_SNAPSHOT = -1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    id: int
+    at: datetime
+    appends: bool
+    """False for snapshots that a streaming reader skips: compaction replaces files and adds no row."""
+    rows: int
+    files: int
+
+
+class TableHeads:
+    """The main branch of each table, newest snapshot first; a metadata file is read once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str, list[Snapshot]]] = {}
+
+    def branch(self, table: str, metadata_location: str) -> list[Snapshot]:
+        """Raises OSError or ValueError when the metadata file cannot be read."""
+        kept = self._seen.get(table)
+        if kept is None or kept[0] != metadata_location:
+            kept = self._seen[table] = metadata_location, main_branch(json.loads(_file(metadata_location).read_bytes()))
+        return kept[1]
+
+
+def _file(location: str) -> Path:
+    parts = urlparse(location)
+    if parts.scheme not in ("", "file"):
+        raise ValueError(f"metadata at {location!r} cannot be read: the probe reads file: locations")
+    return Path(unquote(parts.path))
+
+
+def main_branch(metadata: Mapping[str, Any]) -> list[Snapshot]:
+    """The retained snapshots of main, newest first; empty for a table without rows."""
+    by_id = {s["snapshot-id"]: s for s in metadata.get("snapshots", [])}
+    found = []
+    current = metadata.get("current-snapshot-id")
+    while current in by_id:
+        raw = by_id.pop(current)
+        summary = raw.get("summary", {})
+        found.append(
+            Snapshot(
+                id=raw["snapshot-id"],
+                at=datetime.fromtimestamp(raw["timestamp-ms"] / 1000, UTC),
+                appends=summary.get("operation") == "append",
+                rows=int(summary.get("added-records", 0)),
+                files=int(summary.get("added-data-files", 0)),
+            )
+        )
+        current = raw.get("parent-snapshot-id")
+    return found
+
+
+def head(branch: list[Snapshot], committed: Mapping[str, Any] | None, now: datetime) -> Head:
+    """The table's newest snapshot, and the lag in rows and in seconds since the oldest unread rows were committed.
+
+    A snapshot that is read in part counts whole, so the lag is never told too small. Both lags are None when the
+    committed snapshot is no longer on the branch.
+    """
+    newest = branch[0] if branch else None
+    position = {"snapshot_id": newest.id if newest else NO_SNAPSHOT, "position": newest.files if newest else 0}
+    unread = _unread(branch, committed)
+    if unread is None:
+        return Head(position, lag_rows=None, lag_seconds=None)
+    waiting = [s for s in unread if s.appends and s.rows]
+    return Head(position, lag_rows=sum(s.rows for s in waiting), lag_seconds=max(0.0, (now - waiting[-1].at).total_seconds()) if waiting else 0.0)
+
+
+def _unread(branch: list[Snapshot], committed: Mapping[str, Any] | None) -> list[Snapshot] | None:
+    if committed is None or committed["snapshot_id"] == NO_SNAPSHOT:
+        return branch
+    for index, snapshot in enumerate(branch):
+        if snapshot.id == committed["snapshot_id"]:
+            return branch[: index + (0 if committed["position"] >= snapshot.files else 1)]
+    return None

@@ -1,0 +1,129 @@
+"""Where the topics end, and how old the first record is that a stream has not committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from k2.registry.observed import Head
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer
+
+ANSWER_SECONDS = 5.0
+RECORDS_SECONDS = 2.0
+
+Positions = dict[str, dict[str, int]]
+"""{topic: {partition: offset}}, as in a checkpoint."""
+
+
+class KafkaSilent(RuntimeError):
+    """The broker did not answer, or not for every partition."""
+
+
+class KafkaHeads:
+    """One consumer, kept; it joins no group and commits nothing."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._kept: Consumer | None = None
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    @property
+    def _consumer(self) -> Consumer:
+        from confluent_kafka import Consumer
+
+        if self._kept is None:
+            self._kept = Consumer(
+                {
+                    "bootstrap.servers": self._bootstrap,
+                    "group.id": "k2-probe",
+                    "enable.auto.commit": False,
+                    "auto.offset.reset": "error",
+                    "fetch.wait.max.ms": 50,
+                    # Without it a second partition's first record comes a second after the first one's.
+                    "fetch.queue.backoff.ms": 0,
+                    "fetch.message.max.bytes": 1024,
+                    "queued.min.messages": 1,
+                    "log_level": 2,
+                }
+            )
+        return self._kept
+
+    def ends(self, topics: Iterable[str]) -> Positions:
+        """The next offset of every partition. Raises KafkaSilent."""
+        from confluent_kafka import OFFSET_END
+
+        wanted = list(topics)
+        partitions = {topic: self._partitions(topic) for topic in wanted}
+        return self._offsets([(topic, number, OFFSET_END) for topic in wanted for number in partitions[topic]])
+
+    def oldest(self, positions: Positions) -> datetime | None:
+        """The earliest timestamp among the records at these positions; None when Kafka gave none for one of them in time."""
+        from confluent_kafka import TopicPartition
+
+        waiting = {(topic, int(number)): offset for topic, numbers in positions.items() for number, offset in numbers.items()}
+        consumer = self._consumer
+        found: list[int] = []
+        try:
+            consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in waiting.items()])
+            deadline = time.monotonic() + RECORDS_SECONDS
+            while waiting and time.monotonic() < deadline:
+                for message in consumer.consume(len(waiting), 0.1):
+                    if message.error() is None and waiting.pop((message.topic(), message.partition()), None) is not None:
+                        found.append(message.timestamp()[1])
+        finally:
+            consumer.unassign()
+        return None if waiting or not found else datetime.fromtimestamp(min(found) / 1000, UTC)
+
+    def _partitions(self, topic: str) -> list[int]:
+        from confluent_kafka import KafkaException
+
+        try:
+            described = self._consumer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
+        except KafkaException as error:
+            raise KafkaSilent(f"Kafka at {self._bootstrap} did not answer: {error}") from error
+        if described.error is not None:
+            raise KafkaSilent(f"topic {topic}: {described.error}")
+        return sorted(described.partitions)
+
+    def _offsets(self, wanted: list[tuple[str, int, int]]) -> Positions:
+        from confluent_kafka import KafkaException, TopicPartition
+
+        try:
+            answers = self._consumer.offsets_for_times([TopicPartition(*w) for w in wanted], timeout=ANSWER_SECONDS)
+        except KafkaException as error:
+            raise KafkaSilent(f"Kafka at {self._bootstrap} did not answer: {error}") from error
+        found: Positions = {}
+        for answer in answers:
+            if answer.error is not None or answer.offset < 0:
+                raise KafkaSilent(f"partition {answer.partition} of {answer.topic}: {answer.error or 'no offset'}")
+            found.setdefault(answer.topic, {})[str(answer.partition)] = answer.offset
+        return found
+
+
+def uncommitted(ends: Mapping[str, int], committed: Mapping[str, int]) -> dict[str, int]:
+    """Per partition that holds more than is committed, the next offset to commit; a partition never seen begins at 0."""
+    return {number: committed.get(number, 0) for number, end in ends.items() if end > committed.get(number, 0)}
+
+
+def head(kafka: KafkaHeads, topic: str, ends: Mapping[str, int], committed: Mapping[str, Any] | None, now: datetime) -> Head:
+    """The topic's end, and the lag in records and in seconds since the first uncommitted one was written.
+
+    Both lags are None before the first commit, when it is not known where the stream begins.
+    """
+    position = {topic: dict(ends)}
+    if committed is None or topic not in committed:
+        return Head(position, lag_rows=None, lag_seconds=None)
+    behind = uncommitted(ends, committed[topic])
+    rows = sum(ends[number] - offset for number, offset in behind.items())
+    if not behind:
+        return Head(position, lag_rows=0, lag_seconds=0.0)
+    oldest = kafka.oldest({topic: behind})
+    return Head(position, lag_rows=rows, lag_seconds=None if oldest is None else max(0.0, (now - oldest).total_seconds()))

@@ -1,0 +1,62 @@
+"""What a poll reports: changes. A stream whose verdict stands is told once, however often it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from k2.registry.observed import Action, Decision, Verdict
+
+UNKNOWN_LASTS = timedelta(seconds=30)
+"""A source that is silent for less is not told."""
+
+ACTS = frozenset({Action.START, Action.STOP, Action.REPLACE})
+HEALTHY = frozenset({Verdict.IDLE, Verdict.PROGRESSING})
+TOLD = frozenset({Verdict.DEAD}) | HEALTHY
+"""Known verdicts whose beginning is worth an event. The others are steps of an action that someone already takes."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was last reported of a stream, or seen of it without need of a report."""
+
+    condition: str | None = None
+    """None while nothing was known of the stream yet."""
+    action: Action = Action.NONE
+    fence: int = 0
+    generation: int = 0
+    unknown_since: datetime | None = None
+    unknown_told: bool = False
+
+
+def edges(previous: Mapping[str, Mark], current: Mapping[str, Decision], now: datetime) -> tuple[list[Decision], dict[str, Mark]]:
+    """The decisions to report now, and the marks to pass the next time.
+
+    Idle and progressing are one condition. Unknown is reported once it has lasted; what was known before stays
+    marked, so that a short silence is no change. A stream seen for the first time is reported if it needs an action.
+    """
+    fired: list[Decision] = []
+    marks: dict[str, Mark] = {}
+    for stream, decision in current.items():
+        before = previous.get(stream, Mark())
+        if decision.verdict is Verdict.UNKNOWN:
+            since = before.unknown_since or now
+            tell = not before.unknown_told and now - since >= UNKNOWN_LASTS
+            marks[stream] = replace(before, unknown_since=since, unknown_told=before.unknown_told or tell)
+        else:
+            marks[stream] = Mark("HEALTHY" if decision.verdict in HEALTHY else decision.verdict, decision.action, decision.fence, decision.generation)
+            tell = _is_edge(before, marks[stream], decision)
+        if tell:
+            fired.append(decision)
+    return fired, marks
+
+
+def _is_edge(before: Mark, after: Mark, decision: Decision) -> bool:
+    if decision.action in ACTS:
+        return replace(before, unknown_since=None, unknown_told=False) != after
+    if decision.verdict not in TOLD or before.condition is None:
+        return before.unknown_told
+    if decision.verdict in HEALTHY:
+        return before.unknown_told or before.condition != after.condition
+    return (before.condition, before.fence, before.generation) != (after.condition, after.fence, after.generation)

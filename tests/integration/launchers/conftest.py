@@ -1,0 +1,156 @@
+"""A host agent over a tree whose only job is a small script: no Spark, no database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from k2.launchers import records, sessions
+from k2.launchers.client import AgentClient, AgentUnavailable
+from k2.processes import ProcessId
+from k2.registry.observed import Driver, DriverState
+from k2.registry.runtime import Runtime
+
+STREAM = "bronze_binance"
+INCLUDE = Path(__file__).resolve().parents[3] / "include"
+
+JOB = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+stream, fence = sys.argv[2], int(sys.argv[4])
+folder = Path(os.environ["K2_RUNTIME"]).parent / "run" / "drivers" / f"{stream}#{fence}"
+mode = (Path.cwd() / "mode").read_text().split()
+with (Path.cwd() / "starts").open("a") as starts:
+    starts.write(f"{stream}#{fence} {os.getpid()}\\n")
+def leave(*_):
+    (folder / "exit.json").write_text(json.dumps({"code": 0, "class": "Stopped", "message": "asked to stop"}))
+    sys.exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if "deaf" in mode else leave)
+if "child" in mode:
+    subprocess.Popen([sys.executable, "-c", "import os, time; os.setpgid(0, 0); time.sleep(300)"])
+if "exit" in mode:
+    (folder / "exit.json").write_text(json.dumps({"code": 70, "class": "QueryFailed", "message": "the source is gone"}))
+    sys.exit(70)
+(folder / "ready.json").write_text(json.dumps({"pid": os.getpid(), "port": 4321}))
+while True:
+    time.sleep(0.05)
+"""
+
+
+class Home:
+    """One home with its agent. `mode`: words that the job obeys (deaf, child, exit)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "spark_jobs").mkdir()
+        for kind in ("bronze", "silver"):
+            (folder / "spark_jobs" / f"{kind}.py").write_text(JOB)
+        self.mode("")
+        self.runtime = Runtime(
+            profile="standard",
+            home=folder,
+            tree=folder,
+            jars=folder,
+            kafka="127.0.0.1:1",
+            schema_registry="http://127.0.0.1:1",
+            postgres_host="127.0.0.1",
+            postgres_port=1,
+            airflow="http://127.0.0.1:1",
+            agent_socket=folder / "socket" / "agent.sock",
+            warehouse=f"file://{folder}",
+            checkpoints=folder / "checkpoints",
+        )
+        (folder / "runtime.json").write_text(self.runtime.model_dump_json())
+        self.client = AgentClient(self.runtime)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def mode(self, words: str) -> None:
+        (self.folder / "mode").write_text(words)
+
+    def starts(self) -> list[tuple[str, int]]:
+        """Tag and pid of every time that the job really began."""
+        path = self.folder / "starts"
+        return [(line.split()[0], int(line.split()[1])) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 15) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {seconds} s: {what}")
+            time.sleep(0.02)
+
+    def newest(self, stream: str = STREAM) -> Driver:
+        return self.client.drivers()[stream][0]
+
+    def has_exited(self, stream: str = STREAM) -> bool:
+        return self.newest(stream).state is DriverState.EXITED
+
+    def wait_begun(self, count: int = 1, stream: str = STREAM) -> None:
+        self.wait_until(lambda: len(self.starts()) >= count and self.newest(stream).status_url, f"{count} jobs began")
+
+    def processes(self, pid: int, count: int) -> list[ProcessId]:
+        """The processes of the driver with this pid, once they are that many."""
+        leader = ProcessId.of(pid)
+        assert leader is not None
+        self.wait_until(lambda: len(sessions.members(leader)) == count, f"the driver has {count} processes")
+        return sessions.members(leader)
+
+    def run_agent(self) -> subprocess.CompletedProcess[str]:
+        """Run another agent to its end."""
+        return subprocess.run([sys.executable, "-m", "k2.launchers.agent"], env=self.environment, capture_output=True, text=True, timeout=20)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "K2_RUNTIME": str(self.folder / "runtime.json"), "PYTHONPATH": str(INCLUDE)}
+
+    def start_agent(self) -> None:
+        with (self.folder / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", "k2.launchers.agent"], env=self.environment, stdout=log, stderr=log)
+        self.wait_until(self._answers, "the agent answers")
+
+    def kill_agent(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill_agent()
+        for record in records.read_all(self.runtime)[0]:
+            if record.process is not None:
+                sessions.kill(record.process)
+        self.client.close()
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "agent.log").read_text()
+        try:
+            self.client.drivers()
+        except AgentUnavailable:
+            return False
+        return True
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    folder = Path(tempfile.mkdtemp(prefix="k2agent"))
+    made = Home(folder)
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def agent(home: Home) -> Home:
+    home.start_agent()
+    return home

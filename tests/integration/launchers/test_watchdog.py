@@ -1,0 +1,419 @@
+"""The watchdog over a real database and a real host agent; the drivers are small scripts, Kafka and tables are told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from k2 import watchdog
+from k2.launchers import start as protocol
+from k2.launchers.client import AgentClient
+from k2.probes import iceberg, kafka
+from k2.processes import ProcessId
+from k2.registry.observed import Action, Decision, DriverState, Verdict
+from k2.registry.runtime import Runtime
+from k2.state import database, incidents, streams, watchers
+from k2.supervision import judge
+
+STREAM = "bronze_binance"
+Home = Any
+
+
+class Watched:
+    """A home with its agent and database, and what the tests do to its streams."""
+
+    def __init__(self, home: Home, runtime: Runtime) -> None:
+        self.home = home
+        self.runtime = runtime
+        self.names = list(runtime.platform.streams)
+
+    def look(self) -> dict[str, Decision]:
+        return {found.decision.stream: found.decision for found in watchdog.look(self.runtime)}
+
+    def watch(self) -> dict[str, watchdog.Done]:
+        """One run of the watchdog."""
+        return {done.stream: done for done in watchdog.act(self.runtime, self.look().values())}
+
+    def up(self) -> None:
+        """All streams started, and each with a first commit that the ledger knows."""
+        self.watch()
+        self.home.wait_until(lambda: len(self.home.starts()) == len(self.names), "all jobs began")
+        for name in self.names:
+            self.commit(name, 0)
+        self.look()
+
+    def commit(self, stream: str, batch: int) -> None:
+        """What a driver leaves in its checkpoint for one batch."""
+        folder = self.runtime.checkpoint(stream)
+        spec = self.runtime.platform.streams[stream]
+        topic = self.runtime.platform.exchanges[spec.exchange].topic
+        source = {"version": 1, "snapshot_id": -1, "position": -1, "scan_all_files": False} if spec.reads else {topic: {"0": batch}}
+        for name, text in (("offsets", f"v1\n{{}}\n{json.dumps(source)}"), ("commits", "v1\n{}")):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / str(batch)).write_text(text)
+        (folder / "metadata").write_text('{"id":"q"}')
+
+    def pid(self, stream: str = STREAM) -> int:
+        pid = self.home.newest(stream).pid
+        assert pid is not None
+        return pid
+
+    def kill(self, stream: str = STREAM) -> int:
+        pid = self.pid(stream)
+        os.kill(pid, signal.SIGKILL)
+        self.home.wait_until(lambda: self.home.has_exited(stream), "the agent sees the death")
+        return pid
+
+    def want(self, desired: str, stream: str = STREAM) -> None:
+        with database.connect(self.runtime, "control") as connection:
+            streams.want(connection, stream, desired, who="test", action="test", reason="test")
+
+    def ledger(self, stream: str = STREAM) -> list[dict[str, Any]]:
+        with database.connect(self.runtime, "reader") as connection:
+            return streams.launches(connection, stream)
+
+    def incidents(self) -> list[dict[str, Any]]:
+        with database.connect(self.runtime, "reader") as connection:
+            return connection.execute("SELECT * FROM k2.incidents ORDER BY id").fetchall()
+
+
+class Ends:
+    """Stands for Kafka: partition 0 of each topic ends at `end`."""
+
+    end = 0
+
+    def __init__(self, bootstrap: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def ends(self, topics: list[str]) -> dict[str, dict[str, int]]:
+        return {topic: {"0": Ends.end} for topic in topics}
+
+    def oldest(self, positions: Any) -> datetime:
+        return datetime.now(UTC) - timedelta(seconds=2)
+
+
+@pytest.fixture
+def watched(own_database: Runtime, agent: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    database.register(own_database, own_database.platform)
+    with database.connect(own_database, "admin") as admin:
+        admin.execute("TRUNCATE k2.launches, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
+        admin.execute("UPDATE k2.streams SET desired = 'running', generation = 1, fence = 0, forgiven_fence = 0")
+        for name, spec in own_database.platform.streams.items():
+            if spec.reads:
+                admin.execute("INSERT INTO iceberg_tables VALUES ('k2', 'market_data', %s, %s, NULL, 'TABLE')", (spec.reads, f"file:/{name}"))
+    (agent.folder / "secrets").symlink_to(own_database.secrets)
+    runtime = agent.runtime.model_copy(update={"postgres_host": own_database.postgres_host, "postgres_port": own_database.postgres_port})
+    monkeypatch.setattr(Ends, "end", 0)
+    monkeypatch.setattr(kafka, "KafkaHeads", Ends)
+    monkeypatch.setattr(iceberg.TableHeads, "branch", lambda self, table, location: [])
+    yield Watched(agent, runtime)
+
+
+def test_a_fresh_platform_starts_commits_and_is_left_alone(watched: Watched) -> None:
+    """Every stream is started once, its first commit is found in the checkpoint, and then nothing more is done."""
+    assert {d.action for d in watched.look().values()} == {Action.START}
+    done = watched.watch()
+    assert set(done) == set(watched.names) and all(d.ok and d.fence == 1 for d in done.values())
+    assert {d.verdict for d in watched.look().values()} == {Verdict.STARTING}
+    assert watched.watch() == {}
+    before = datetime.now(UTC)
+    watched.home.wait_until(lambda: len(watched.home.starts()) == len(watched.names), "all jobs began")
+    Ends.end = 1
+    for batch in (0, 1):
+        for name in watched.names:
+            watched.commit(name, batch)
+    assert {d.verdict for d in watched.look().values()} == {Verdict.IDLE}
+    (row,) = watched.ledger()
+    assert (row["fence"], row["how"], row["first_commit_batch"], row["end_reason"]) == (1, "cold", 0, None)
+    assert row["intent_at"] < row["launched_at"] < row["first_commit_at"] and row["first_commit_at"] >= before - timedelta(milliseconds=10)
+    Ends.end = 5
+    assert watched.look()[STREAM].verdict is Verdict.PROGRESSING
+    assert watched.incidents() == [] and watched.watch() == {}
+
+
+def test_a_killed_driver_comes_back(watched: Watched) -> None:
+    """Death, incident, successor with the next fence, first commit, resolution: each step is in the ledger."""
+    watched.up()
+    old = watched.kill()
+    first, second = watched.look()[STREAM], watched.look()[STREAM]
+    assert (first.verdict, first.action) == (Verdict.DEAD, Action.START)
+    assert second.detected_at == first.detected_at, "a second look keeps the moment of the first"
+    (incident,) = watched.incidents()
+    assert (incident["key"], incident["severity"], incident["resolved_at"]) == (f"stream:{STREAM}", "page", None)
+    assert "ended by signal 9" in incident["detail"]
+    done = watched.watch()
+    assert list(done) == [STREAM] and done[STREAM].fence == 2
+    watched.home.wait_begun(len(watched.names) + 1)
+    assert watched.pid() != old
+    assert watched.look()[STREAM].verdict is Verdict.STARTING
+    assert watched.incidents()[0]["resolved_at"] is None
+    watched.commit(STREAM, 1)
+    assert watched.look()[STREAM].verdict is Verdict.IDLE
+    dead, alive = watched.ledger()
+    assert (dead["end_reason"], dead["exit_code"]) == ("died", -9)
+    assert (alive["fence"], alive["first_commit_batch"]) == (2, 1)
+    assert dead["ended_at"] <= alive["detected_at"] <= alive["intent_at"] <= alive["launched_at"] <= alive["first_commit_at"]
+    assert alive["detected_at"] == first.detected_at and alive["last_commit_at"] == dead["first_commit_at"]
+    (incident,) = watched.incidents()
+    assert incident["resolved_at"] is not None and "fence 2" in incident["resolution"]
+
+
+def test_an_urgent_look_waits_for_no_broker(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the streams that need an action and records them, and asks neither Kafka nor a driver for it."""
+    watched.up()
+    monkeypatch.setattr(Ends, "ends", lambda self, topics: pytest.fail("Kafka was asked"))
+    assert watchdog.urgent(watched.runtime) == []
+    watched.kill()
+    (found,) = watchdog.urgent(watched.runtime)
+    assert (found.decision.stream, found.decision.verdict, found.decision.action) == (STREAM, Verdict.DEAD, Action.START)
+    assert len(watched.incidents()) == 1
+    assert [done.fence for done in watchdog.act(watched.runtime, [found.decision])] == [2]
+    assert watched.ledger()[-1]["detected_at"] == found.decision.detected_at
+    assert watchdog.urgent(watched.runtime) == []
+
+
+def test_a_second_death_waits_and_is_forgiven_later(watched: Watched) -> None:
+    """The first start after a death is immediate, the second waits for its backoff; commits and minutes forgive."""
+    watched.up()
+    watched.kill()
+    watched.watch()
+    watched.kill()
+    waiting = watched.look()[STREAM]
+    assert (waiting.verdict, waiting.action) == (Verdict.DEAD, Action.WAIT)
+    assert waiting.not_before is not None and waiting.not_before > datetime.now(UTC)
+    assert watched.watch() == {}
+    watched.want("running")
+    assert watched.watch()[STREAM].fence == 3
+    for batch in (1, 2, 3):
+        watched.commit(STREAM, batch)
+    watched.look()
+    with database.connect(watched.runtime, "control") as connection:
+        assert streams.wanted(connection, STREAM).deaths == 2
+        connection.execute("UPDATE k2.launches SET first_commit_at = first_commit_at - interval '11 minutes' WHERE fence = 3")
+    watched.look()
+    with database.connect(watched.runtime, "control") as connection:
+        assert streams.wanted(connection, STREAM).deaths == 0
+
+
+def test_watchdogs_that_act_at_once_start_one_driver(watched: Watched) -> None:
+    """Four watchdogs with the same decisions: one start per stream, and the losers say that nothing was left to do."""
+    decisions = list(watched.look().values())
+    results: list[list[watchdog.Done]] = []
+    threads = [threading.Thread(target=lambda: results.append(watchdog.act(watched.runtime, decisions))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    watched.home.wait_until(lambda: len(watched.home.starts()) == len(watched.names), "all jobs began")
+    assert all(done.ok for result in results for done in result), results
+    assert sorted(tag for tag, _ in watched.home.starts()) == sorted(f"{name}#1" for name in watched.names)
+    assert [row["fence"] for row in watched.ledger()] == [1]
+    assert watched.watch() == {}
+
+
+def test_stop_and_start_on_request(watched: Watched) -> None:
+    """A stopped stream drains, stays down and is no incident; a start brings it back with the next fence."""
+    watched.up()
+    watched.want("stopped")
+    done = watched.watch()
+    assert list(done) == [STREAM] and (done[STREAM].action, done[STREAM].drained) == (Action.STOP, True)
+    assert watched.look()[STREAM].verdict is Verdict.STOPPED
+    assert watched.watch() == {} and watched.incidents() == []
+    assert watched.ledger()[-1]["end_reason"] == "stopped"
+    watched.want("running")
+    assert watched.watch()[STREAM].fence == 2
+
+
+def test_a_restart_replaces_the_driver(watched: Watched) -> None:
+    """A newer generation drains the old driver, then starts its successor; one that does not drain is killed and told."""
+    watched.up()
+    old = watched.pid()
+    watched.want("running")
+    done = watched.watch()[STREAM]
+    assert (done.action, done.fence, done.drained) == (Action.REPLACE, 2, True)
+    assert ProcessId.of(old) is None and watched.pid() != old
+    assert [(row["fence"], row["end_reason"]) for row in watched.ledger()] == [(1, "replaced"), (2, None)]
+    assert watched.incidents() == []
+
+
+def test_a_stream_stopped_with_the_platform_is_no_death(watched: Watched) -> None:
+    """After stop-all and another start of the platform, streams come back without incident and without backoff."""
+    watched.up()
+    watched.home.client.stop_all(10)
+    assert {d.verdict for d in watched.look().values()} == {Verdict.STARTING}
+    assert {d.fence for d in watched.watch().values()} == {2}
+    assert watched.incidents() == []
+    with database.connect(watched.runtime, "control") as connection:
+        assert streams.wanted(connection, STREAM).deaths == 0
+
+
+def test_a_start_that_broke_off_after_the_intent_is_finished(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An intent without a launch is left alone for a moment, then launched under its own fence, and old drivers end."""
+    watched.up()
+    old = watched.pid()
+    with database.connect(watched.runtime, "control") as connection:
+        streams.raise_fence(connection, STREAM, seen=1, generation=1, reason="test", last_commit_at=None, detected_at=None)
+    assert watched.look()[STREAM].action is Action.WAIT
+    monkeypatch.setattr(judge, "INTENT_GRACE", timedelta(0))
+    done = watched.watch()[STREAM]
+    assert (done.fence, done.detail) == (2, "finished the start with fence 2 (cold)")
+    assert ProcessId.of(old) is None
+    assert [row["fence"] for row in watched.ledger()] == [1, 2]
+
+
+def test_a_start_that_broke_off_after_the_launch_is_only_recorded(watched: Watched) -> None:
+    """The agent has the driver, the ledger does not know: the look records it and nothing is started."""
+    watched.up()
+    with database.connect(watched.runtime, "control") as connection:
+        fence = streams.raise_fence(connection, STREAM, seen=1, generation=1, reason="test", last_commit_at=None, detected_at=None)
+    watched.home.client.launch(STREAM, fence)
+    assert watched.look()[STREAM].action is Action.NONE
+    assert watched.ledger()[-1]["launched_at"] is not None
+    assert watched.watch() == {}
+
+
+def test_a_driver_frozen_inside_its_commit_is_ended_first(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the old driver's session holds the stream's row, it is killed, which frees the row, and the start goes on."""
+    watched.up()
+    monkeypatch.setattr(protocol, "LOCK_WAIT_MS", 200)
+    with closing(psycopg.connect(**watched.runtime.conninfo("control"))) as frozen:
+        frozen.execute("SELECT fence FROM k2.streams WHERE stream = %s FOR SHARE", (STREAM,))
+
+        class Agent(AgentClient):
+            def kill(self, stream: str, fence: int) -> int:
+                frozen.close()
+                return super().kill(stream, fence)
+
+        with Agent(watched.runtime) as agent:
+            started = protocol.start(watched.runtime, agent, STREAM, fence=1, generation=1, reason="test")
+    assert started.fence == 2 and not started.adopted
+
+
+def test_decisions_that_are_out_of_date_do_nothing(watched: Watched) -> None:
+    """A decision made for another generation or fence starts and stops nothing."""
+    watched.up()
+    decision = Decision(STREAM, Verdict.DEAD, Action.START, "test", fence=0, generation=1)
+    stop = Decision(STREAM, Verdict.STOPPING, Action.STOP, "test", fence=1, generation=7)
+    for stale in (decision, Decision(STREAM, Verdict.DEAD, Action.START, "test", fence=1, generation=9), stop):
+        (done,) = watchdog.act(watched.runtime, [stale])
+        assert done.ok and done.detail.startswith("nothing left to do")
+    assert watched.home.newest(STREAM).state is DriverState.RUNNING
+    assert len(watched.home.starts()) == len(watched.names)
+
+
+def test_a_silent_agent_holds_everything(watched: Watched) -> None:
+    """Without the agent every stream is unknown, an action fails and is told, and nothing is recorded as dead."""
+    watched.up()
+    decisions = [Decision(name, Verdict.DEAD, Action.START, "test", fence=1, generation=1) for name in watched.names]
+    watched.home.kill_agent()
+    assert {d.verdict for d in watched.look().values()} == {Verdict.UNKNOWN}
+    assert watched.watch() == {} and watched.incidents() == []
+    done = watchdog.act(watched.runtime, decisions[:1])
+    assert not done[0].ok and "AgentUnavailable" in done[0].detail
+    with database.connect(watched.runtime, "reader") as connection:
+        assert "AgentUnavailable" in watchers.watchers(connection)[0]["detail"]
+    watched.home.start_agent()
+    assert watched.look()["bronze_kraken"].verdict is Verdict.IDLE
+
+
+def test_a_silent_database_holds_everything(watched: Watched) -> None:
+    """Without the database every stream is unknown, the look ends all the same, and an action fails and is told."""
+    watched.up()
+    away = Watched(watched.home, watched.runtime.model_copy(update={"postgres_port": 1}))
+    assert {d.verdict for d in away.look().values()} == {Verdict.UNKNOWN}
+    (done,) = watchdog.act(away.runtime, [Decision(STREAM, Verdict.DEAD, Action.START, "test", fence=1, generation=1)])
+    assert not done.ok and "StateUnavailable" in done.detail
+
+
+def test_an_unreadable_stream_does_not_hide_the_others(watched: Watched) -> None:
+    """A damaged checkpoint makes its own stream unknown; the others are judged."""
+    watched.up()
+    (watched.runtime.checkpoint(STREAM) / "offsets" / "0").write_text("v9\n")
+    found = watched.look()
+    assert found[STREAM].verdict is Verdict.UNKNOWN and "log version 'v9'" in found[STREAM].because
+    assert found["bronze_kraken"].verdict is Verdict.IDLE
+
+
+def test_a_driver_with_a_mistake_in_its_configuration_is_left_down(watched: Watched) -> None:
+    """Exit 78 opens an incident and starts nothing until a person asks."""
+    watched.up()
+    exit_file = watched.runtime.driver_dir(STREAM, 1) / "exit.json"
+    watched.home.kill_agent()
+    exit_file.write_text(json.dumps({"code": 78, "class": "Config", "message": "no such table"}))
+    os.kill(json.loads((exit_file.parent / "record.json").read_text())["pid"], signal.SIGKILL)
+    watched.home.start_agent()
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action, found.not_before) == (Verdict.DEAD, Action.WAIT, None)
+    assert "no such table" in watched.incidents()[0]["detail"] and watched.watch() == {}
+    watched.want("running")
+    assert watched.watch()[STREAM].fence == 2
+
+
+@pytest.fixture
+def poll(watched: Watched) -> Iterator[watchdog.Poll]:
+    made = watchdog.Poll(watched.runtime)
+    yield made
+    made.close()
+
+
+def ticks(poll: watchdog.Poll, count: int, wait: float = 0.1) -> list[tuple[str, Action]]:
+    return [(d.stream, d.action) for _ in range(count) for d in poll.tick(wait)]
+
+
+def test_the_poll_reports_changes_once(watched: Watched, poll: watchdog.Poll) -> None:
+    """What must be started is told once; a death is told within a fraction of a second, and its recovery when it commits."""
+    assert sorted(ticks(poll, 3)) == sorted((name, Action.START) for name in watched.names)
+    watched.up()
+    ticks(poll, 5)
+    assert ticks(poll, 5) == []
+    before = datetime.now(UTC)
+    threading.Timer(0.2, os.kill, (watched.pid(), signal.SIGKILL)).start()
+    fired: list[Decision] = []
+    watched.home.wait_until(lambda: fired.extend(poll.tick(5)) or fired, "the death is told", seconds=10)
+    assert [(d.stream, d.verdict, d.action) for d in fired] == [(STREAM, Verdict.DEAD, Action.START)]
+    assert timedelta(0) < fired[0].detected_at - before < timedelta(seconds=4), "before the wait was over"
+    assert len(watched.incidents()) == 1 and ticks(poll, 3) == []
+    watched.watch()
+    assert watched.ledger()[-1]["detected_at"] == fired[0].detected_at, "the run that acts keeps the poll's moment"
+    assert ticks(poll, 3) == []
+    watched.commit(STREAM, 1)
+    recovered: list[Decision] = []
+    watched.home.wait_until(lambda: recovered.extend(poll.tick(0.1)) or recovered, "the recovery is told")
+    assert [(d.stream, d.verdict) for d in recovered] == [(STREAM, Verdict.IDLE)]
+    assert watched.incidents()[0]["resolved_at"] is not None
+
+
+def test_the_poll_survives_its_sources(watched: Watched, poll: watchdog.Poll) -> None:
+    """Agent and database away, in turn: the poll goes on, reports nothing, says what is silent, and recovers."""
+    watched.up()
+    ticks(poll, 10)
+    watched.home.kill_agent()
+    assert ticks(poll, 5) == []
+    with database.connect(watched.runtime, "reader") as connection:
+        (seen,) = [w for w in watchers.watchers(connection) if w["watcher"] == "poll"]
+        assert "driver: AgentUnavailable" in seen["detail"]
+        assert incidents.open_incidents(connection) == []
+    watched.home.start_agent()
+    assert ticks(poll, 5) == []
+    with database.connect(watched.runtime, "admin") as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'k2_control'")
+    assert ticks(poll, 5) == []
+    watched.kill("silver_kraken")
+    fired: list[Decision] = []
+    watched.home.wait_until(lambda: fired.extend(poll.tick(0.2)) or fired, "the death is told")
+    assert [d.stream for d in fired] == ["silver_kraken"]
+    with database.connect(watched.runtime, "reader") as connection:
+        (seen,) = [w for w in watchers.watchers(connection) if w["watcher"] == "poll"]
+        assert "AgentUnavailable" not in seen["detail"]

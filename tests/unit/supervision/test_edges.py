@@ -1,0 +1,115 @@
+"""A change is reported once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k2.registry.observed import Action, Decision, Verdict
+from k2.supervision.edges import ACTS, UNKNOWN_LASTS, Mark, edges
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+S = "silver_kraken"
+
+IDLE = Decision(S, Verdict.IDLE, Action.NONE, "-", fence=3, generation=1)
+PROGRESSING = replace(IDLE, verdict=Verdict.PROGRESSING)
+STARTING = replace(IDLE, verdict=Verdict.STARTING)
+DEAD = replace(IDLE, verdict=Verdict.DEAD, action=Action.START)
+WAITING = replace(DEAD, action=Action.WAIT, not_before=T0)
+UNKNOWN = Decision(S, Verdict.UNKNOWN, Action.NONE, "-")
+
+
+def run(*decisions: Decision, step: float = 0.5) -> list[bool]:
+    """Whether each decision of a sequence, `step` seconds apart, is reported."""
+    marks: dict[str, Mark] = {}
+    told = []
+    for number, decision in enumerate(decisions):
+        fired, marks = edges(marks, {S: decision}, T0 + timedelta(seconds=number * step))
+        assert fired in ([], [decision])
+        told.append(bool(fired))
+    return told
+
+
+def test_health_is_no_event() -> None:
+    """A stream that is well when first seen, and that goes between idle and progressing, is never reported."""
+    assert run(IDLE, PROGRESSING, IDLE, PROGRESSING) == [False] * 4
+
+
+def test_a_need_for_action_is_an_event_at_first_sight() -> None:
+    """A poll that has just begun reports what must be done, once."""
+    assert run(DEAD, DEAD, DEAD) == [True, False, False]
+
+
+def test_death_and_recovery() -> None:
+    """Death is told, the start in between is not, the first commit is."""
+    risen = replace(STARTING, fence=4)
+    assert run(IDLE, DEAD, DEAD, risen, risen, replace(IDLE, fence=4), replace(IDLE, fence=4)) == [False, True, False, False, False, True, False]
+
+
+def test_backoff() -> None:
+    """Death with a wait is told, then silence, then the start when it is due."""
+    assert run(IDLE, WAITING, WAITING, DEAD, DEAD) == [False, True, False, True, False]
+
+
+def test_a_second_death_is_another_event() -> None:
+    """The same verdict with another fence or generation is news."""
+    assert run(IDLE, DEAD, replace(DEAD, fence=4)) == [False, True, True]
+    assert run(IDLE, WAITING, replace(WAITING, fence=4), replace(WAITING, fence=4, generation=2)) == [False, True, True, True]
+
+
+def test_requests() -> None:
+    """Each request of a person is told once, and its result when the stream is well again."""
+    stop = replace(IDLE, verdict=Verdict.STOPPING, action=Action.STOP, generation=2)
+    stopped = replace(IDLE, verdict=Verdict.STOPPED, generation=2)
+    start = replace(STARTING, action=Action.START, generation=3)
+    assert run(IDLE, stop, stop, stopped, start, start, IDLE) == [False, True, False, False, True, False, True]
+
+
+def test_a_short_silence_is_no_event() -> None:
+    """Unknown in between is neither a change nor does it make the verdict after it one."""
+    assert run(IDLE, UNKNOWN, IDLE) == [False, False, False]
+    assert run(DEAD, UNKNOWN, DEAD) == [True, False, False]
+    assert run(UNKNOWN, IDLE) == [False, False]
+    assert run(UNKNOWN, DEAD) == [False, True]
+    assert run(IDLE, UNKNOWN, DEAD) == [False, False, True]
+
+
+@pytest.mark.parametrize("before", [IDLE, DEAD, None])
+def test_a_lasting_silence_is_an_event(before: Decision | None) -> None:
+    """Unknown is told once when it has lasted, and so is its end."""
+    lasting = [UNKNOWN] * (int(UNKNOWN_LASTS.total_seconds() / 10) + 3)
+    told = run(*([before] if before else []), *lasting, IDLE, step=10)
+    assert sum(told[-len(lasting) - 1 : -1]) == 1
+    assert told[-2:] == [False, True]
+
+
+decisions = st.builds(
+    Decision,
+    stream=st.just(S),
+    verdict=st.sampled_from(Verdict),
+    action=st.sampled_from(Action),
+    because=st.just("-"),
+    fence=st.integers(0, 2),
+    generation=st.integers(0, 2),
+)
+
+
+@given(st.lists(decisions, max_size=12))
+def test_nothing_is_told_twice_and_no_due_action_is_lost(sequence: list[Decision]) -> None:
+    """A repeated decision is silent; a decision to act is told unless the known one before it was the same."""
+    known: Decision | None = None
+    for index, told in enumerate(run(*sequence)):
+        decision = sequence[index]
+        if index and sequence[index - 1] == decision:
+            assert not told
+        if decision.verdict is not Verdict.UNKNOWN:
+            if decision.action in ACTS and (
+                known is None
+                or (known.verdict, known.action, known.fence, known.generation) != (decision.verdict, decision.action, decision.fence, decision.generation)
+            ):
+                assert told or {decision.verdict, known and known.verdict} == {Verdict.IDLE, Verdict.PROGRESSING}
+            known = decision

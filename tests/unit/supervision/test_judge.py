@@ -1,0 +1,306 @@
+"""The decision rule, case by case and over every combination of readings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k2.registry.observed import (
+    Action,
+    Checkpoint,
+    Decision,
+    Driver,
+    DriverState,
+    ExitCode,
+    Head,
+    Observation,
+    QueryStatus,
+    Reading,
+    Verdict,
+    Wanted,
+)
+from k2.registry.platform import Restart, Stream, load_platform
+from k2.supervision.judge import INTENT_GRACE, READING_LIMIT, judge
+from k2.supervision.policy import jitter
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+STREAM = "bronze_binance"
+SPEC: Stream = load_platform().streams[STREAM]
+RESTART: Restart = load_platform().restart
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+WANTED = Wanted("running", 2, 5, launch_generation=2, intent_at=ago(101), launched_at=ago(100), first_commit_at=ago(90), first_commit_batch=7)
+DRIVER = Driver(DriverState.RUNNING, fence=5, pid=10, started_at=ago(100))
+DIED = replace(DRIVER, state=DriverState.EXITED, exit_code=-9, ended_at=ago(1))
+STATUS = QueryStatus(STREAM, 5, "q", "r", 8, "Waiting for data to arrive", "running", None, ago(3), 0.4, 0)
+CHECKPOINT = Checkpoint("q", 9, 9, ago(2), {"topic": {"0": 7}})
+HEAD = Head({"topic": {"0": 7}}, lag_rows=0, lag_seconds=0.0)
+
+
+def seen(*, age: float = 0.1, **parts: Any) -> Observation:
+    readings: dict[str, Reading[Any]] = {}
+    for name, value in {"wanted": WANTED, "driver": DRIVER, "status": STATUS, "checkpoint": CHECKPOINT, "head": HEAD, **parts}.items():
+        if name != "others":
+            readings[name] = value if isinstance(value, Reading) else Reading(ago(age), value)
+    return Observation(STREAM, NOW, others=parts.get("others", ()), **readings)
+
+
+def decide(**parts: Any) -> Decision:
+    return judge(SPEC, seen(**parts), RESTART, NOW)
+
+
+def verdict(**parts: Any) -> tuple[Verdict, Action]:
+    found = decide(**parts)
+    return found.verdict, found.action
+
+
+SILENT = Reading[Any](ago(0.1), error="AgentUnavailable: connection refused")
+OLD = READING_LIMIT.total_seconds() + 1
+
+
+def test_caught_up_is_idle_and_behind_is_progressing() -> None:
+    """The head of the source decides, and nothing is done about either."""
+    assert verdict() == (Verdict.IDLE, Action.NONE)
+    assert verdict(head=replace(HEAD, lag_rows=3)) == (Verdict.PROGRESSING, Action.NONE)
+
+
+def test_an_unknown_lag_is_judged_by_position() -> None:
+    """Where rows cannot be counted, equal positions are idle and others are not."""
+    assert verdict(head=replace(HEAD, lag_rows=None)) == (Verdict.IDLE, Action.NONE)
+    assert verdict(head=Head({"topic": {"0": 8}}, None, None)) == (Verdict.PROGRESSING, Action.NONE)
+
+
+@pytest.mark.parametrize("part", ["wanted", "driver"])
+def test_what_must_be_known_and_is_not_holds(part: str) -> None:
+    """A silent database or host agent is no death, nor is an answer that is too old."""
+    assert verdict(**{part: SILENT}) == (Verdict.UNKNOWN, Action.NONE)
+    dead = {"driver": DIED, "wanted": WANTED}
+    assert verdict(**{**dead, part: SILENT}) == (Verdict.UNKNOWN, Action.NONE)
+    found = decide(**{**dead, part: Reading(ago(OLD), dead[part])})
+    assert (found.verdict, found.action) == (Verdict.UNKNOWN, Action.NONE)
+    assert "31 s ago" in found.because
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "head"])
+def test_a_running_stream_without_checkpoint_or_head_is_unknown(part: str) -> None:
+    """Idle is never assumed."""
+    assert verdict(**{part: SILENT}) == (Verdict.UNKNOWN, Action.NONE)
+    assert verdict(**{part: Reading(ago(OLD), {"checkpoint": CHECKPOINT, "head": HEAD}[part])}) == (Verdict.UNKNOWN, Action.NONE)
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "head", "status"])
+def test_a_death_needs_neither_checkpoint_nor_head(part: str) -> None:
+    """A dead driver is started again while Kafka is away."""
+    assert verdict(driver=DIED, **{part: SILENT}) == (Verdict.DEAD, Action.START)
+
+
+def test_a_driver_read_before_what_is_wanted_holds() -> None:
+    """A start between the two readings must not look like a missing driver."""
+    absent = Reading(ago(2), Driver(DriverState.ABSENT))
+    assert verdict(driver=absent, wanted=Reading(ago(1), WANTED)) == (Verdict.UNKNOWN, Action.NONE)
+    assert verdict(driver=replace(absent, at=ago(0)), wanted=Reading(ago(1), WANTED)) == (Verdict.DEAD, Action.START)
+
+
+def test_a_driver_that_the_database_does_not_know_holds() -> None:
+    """A higher fence at the agent is a start in between or a restored database, never a reason to act."""
+    for state in DriverState:
+        assert verdict(driver=replace(DRIVER, state=state, fence=6)) == (Verdict.UNKNOWN, Action.NONE)
+
+
+def test_wanted_stopped() -> None:
+    """What runs is stopped, an older driver too; what does not run is left alone however it ended."""
+    stopped = replace(WANTED, desired="stopped", generation=3)
+    assert verdict(wanted=stopped) == (Verdict.STOPPING, Action.STOP)
+    assert verdict(wanted=stopped, driver=replace(DRIVER, fence=4)) == (Verdict.STOPPING, Action.STOP)
+    assert verdict(wanted=stopped, driver=DIED, others=(replace(DRIVER, fence=4),)) == (Verdict.STOPPING, Action.STOP)
+    for driver in (DIED, replace(DIED, exit_code=78), replace(DIED, exit_code=0), Driver(DriverState.ABSENT)):
+        assert verdict(wanted=stopped, driver=driver) == (Verdict.STOPPED, Action.NONE)
+
+
+def test_never_started() -> None:
+    """A stream without a launch starts at once, and that is no death."""
+    fresh = Wanted("running", 1, 0)
+    assert verdict(wanted=fresh, driver=Driver(DriverState.ABSENT)) == (Verdict.STARTING, Action.START)
+
+
+def test_a_newer_generation_replaces() -> None:
+    """A request replaces what runs, and starts what does not without waiting for any backoff."""
+    asked = replace(WANTED, generation=3, deaths=7)
+    assert verdict(wanted=asked) == (Verdict.STOPPING, Action.REPLACE)
+    assert verdict(wanted=asked, driver=DIED) == (Verdict.STARTING, Action.START)
+    assert verdict(wanted=asked, driver=replace(DIED, exit_code=ExitCode.CONFIG)) == (Verdict.STARTING, Action.START)
+
+
+def test_an_unfinished_start_is_finished_under_its_own_fence() -> None:
+    """A recorded intent is left to its author for a moment, then finished, however many deaths came before."""
+    intent = replace(WANTED, launched_at=None, first_commit_at=None, first_commit_batch=None, deaths=6)
+    for driver in (Driver(DriverState.ABSENT), replace(DIED, fence=4), replace(DRIVER, fence=4)):
+        young = decide(wanted=replace(intent, intent_at=ago(1)), driver=driver)
+        assert (young.verdict, young.action, young.not_before) == (Verdict.STARTING, Action.WAIT, ago(1) + INTENT_GRACE)
+        old = decide(wanted=replace(intent, intent_at=ago(5)), driver=driver)
+        assert (old.verdict, old.action, old.fence) == (Verdict.STARTING, Action.START, 5)
+
+
+def test_a_launch_that_nobody_recorded_is_running_all_the_same() -> None:
+    """The agent has the driver of the open intent: there is nothing to start."""
+    assert verdict(wanted=replace(WANTED, launched_at=None, first_commit_at=None), status=SILENT) == (Verdict.STARTING, Action.NONE)
+
+
+def test_a_driver_of_an_older_fence_is_not_the_driver() -> None:
+    """When the launched driver is unknown to the agent, an older one, running or fenced off, does not count as it."""
+    for driver in (replace(DRIVER, fence=4), replace(DIED, fence=4, exit_code=ExitCode.FENCED)):
+        found = decide(driver=driver)
+        assert (found.verdict, found.action) == (Verdict.DEAD, Action.START)
+        assert "knows no driver with fence 5" in found.because
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"exit_code": -9}, "was ended by signal 9"),
+        ({"exit_code": 70, "exit_message": "QueryFailed: gone"}, "left with 70 (QUERY_FAILED): QueryFailed: gone"),
+        ({"exit_code": 86}, "left with 86 (FENCED)"),
+        ({"exit_code": 0}, "left though nobody had asked"),
+        ({"exit_code": 3}, "left with 3"),
+        ({"exit_code": None}, "nobody saw how"),
+    ],
+)
+def test_a_first_death_starts_at_once(change: dict[str, Any], words: str) -> None:
+    """However a driver of the current fence ended, its stream is dead, and the decision says how."""
+    found = decide(driver=replace(DIED, **change))
+    assert (found.verdict, found.action, found.detected_at) == (Verdict.DEAD, Action.START, NOW)
+    assert (found.fence, found.generation) == (5, 2)
+    assert words in found.because
+
+
+def test_later_deaths_wait() -> None:
+    """The wait counts from the death and grows with the deaths, recorded already or not."""
+    factor = jitter(STREAM, 5)
+    found = decide(driver=DIED, wanted=replace(WANTED, deaths=2))
+    assert (found.verdict, found.action, found.not_before) == (Verdict.DEAD, Action.WAIT, ago(1) + timedelta(seconds=10) * factor)
+    recorded = replace(WANTED, deaths=3, ended_at=ago(1))
+    assert decide(driver=DIED, wanted=recorded).not_before == found.not_before
+    assert verdict(driver=replace(DIED, ended_at=ago(13)), wanted=recorded) == (Verdict.DEAD, Action.START)
+
+
+def test_a_mistake_in_the_configuration_is_not_repeated() -> None:
+    """Exit 78 waits for a person, for ever; a new generation starts it."""
+    found = decide(driver=replace(DIED, exit_code=ExitCode.CONFIG, ended_at=ago(10**6)))
+    assert (found.verdict, found.action, found.not_before) == (Verdict.DEAD, Action.WAIT, None)
+
+
+def test_a_stop_through_the_agent_is_no_death() -> None:
+    """After a platform was taken down and brought up again, its streams start without blame."""
+    assert verdict(driver=replace(DIED, asked=True, exit_code=0), wanted=replace(WANTED, deaths=6)) == (Verdict.STARTING, Action.START)
+
+
+def test_starting_until_the_first_commit() -> None:
+    """A driver without a commit is starting; past the time that a start may take, it says so and what it waits for."""
+    wanted = replace(WANTED, first_commit_at=None, first_commit_batch=None)
+    found = decide(wanted=wanted, status=SILENT)
+    assert (found.verdict, found.action) == (Verdict.STARTING, Action.NONE)
+    assert "may take" not in found.because
+    waiting = replace(STATUS, phase="waiting", waits_for="schema_registry")
+    slow = decide(wanted=wanted, driver=replace(DRIVER, started_at=ago(181)), status=waiting)
+    assert (slow.verdict, slow.action) == (Verdict.STARTING, Action.NONE)
+    assert "waits for schema_registry" in slow.because and "more than the 180 s" in slow.because
+
+
+def test_a_restart_with_nothing_to_commit_is_idle() -> None:
+    """A query that runs, by its driver's own word, over a source that holds nothing new, has nothing to show."""
+    wanted = replace(WANTED, first_commit_at=None, first_commit_batch=None)
+    assert verdict(wanted=wanted) == (Verdict.IDLE, Action.NONE)
+    for parts in (
+        {"status": SILENT},
+        {"status": replace(STATUS, fence=4)},
+        {"status": replace(STATUS, phase="starting")},
+        {"status": replace(STATUS, last_event_at=None)},
+        {"head": replace(HEAD, lag_rows=1)},
+        {"head": SILENT},
+        {"checkpoint": SILENT},
+        {"checkpoint": Checkpoint(None, None, None, None, None), "head": replace(HEAD, lag_rows=0)},
+    ):
+        assert verdict(wanted=wanted, **parts) == (Verdict.STARTING, Action.NONE), parts
+
+
+moments = st.none() | st.floats(0, 10_000).map(ago)
+small = st.integers(0, 6)
+
+
+def readings(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Reading[Any]]:
+    known = st.builds(Reading, at=st.floats(0, 60).map(ago), value=values)
+    return st.one_of(known, known, known, st.just(SILENT))
+
+
+drivers = st.builds(
+    Driver,
+    state=st.sampled_from(DriverState),
+    fence=small,
+    started_at=moments,
+    ended_at=moments,
+    exit_code=st.none() | st.sampled_from([*ExitCode, -9, -15, 1]),
+    asked=st.booleans(),
+)
+observations = st.builds(
+    Observation,
+    stream=st.just(STREAM),
+    at=st.just(NOW),
+    wanted=readings(
+        st.builds(
+            Wanted,
+            desired=st.sampled_from(["running", "stopped"]),
+            generation=small,
+            fence=small,
+            launch_generation=st.none() | small,
+            intent_at=st.floats(0, 100).map(ago),
+            launched_at=moments,
+            first_commit_at=moments,
+            first_commit_batch=st.none() | small,
+            ended_at=moments,
+            deaths=st.integers(0, 20),
+            last_death_at=moments,
+        )
+    ),
+    driver=readings(drivers),
+    status=readings(st.builds(replace, st.just(STATUS), phase=st.sampled_from(["running", "starting"]), fence=small, last_event_at=moments)),
+    checkpoint=readings(st.sampled_from([CHECKPOINT, Checkpoint(None, None, None, None, None), Checkpoint("q", 0, None, None, None)])),
+    head=readings(st.builds(Head, position=st.sampled_from([{}, HEAD.position]), lag_rows=st.none() | small, lag_seconds=st.none() | st.floats(0, 100))),
+    others=st.lists(drivers, max_size=2).map(tuple),
+)
+
+
+@given(observations)
+def test_every_combination_is_safe(observation: Observation) -> None:
+    """Any readings at all: an answer comes, and none of the things that must never happen follows from it."""
+    found = judge(SPEC, observation, RESTART, NOW)
+    wanted, driver = observation.wanted, observation.driver
+    assert found.stream == STREAM and found.because
+    if found.verdict is Verdict.UNKNOWN:
+        assert found.action is Action.NONE, "unknown never acts"
+    if not wanted.known or not driver.known or NOW - wanted.at > READING_LIMIT or NOW - driver.at > READING_LIMIT:
+        assert found.verdict is Verdict.UNKNOWN, "cannot know is never an answer"
+        return
+    if wanted.value.desired == "stopped":
+        assert found.action in (Action.NONE, Action.STOP), "a stopped stream is never started"
+    else:
+        assert found.action is not Action.STOP and found.verdict is not Verdict.STOPPED, "a wanted stream is never stopped"
+    if found.verdict in (Verdict.IDLE, Verdict.PROGRESSING):
+        assert found.action is Action.NONE, "a healthy stream is never restarted"
+        assert driver.value.state is DriverState.RUNNING and driver.value.fence == wanted.value.fence
+    if driver.value.state is DriverState.RUNNING and driver.value.fence == wanted.value.fence:
+        assert found.action is not Action.START, "the current driver is never started over while it runs"
+    if found.verdict is Verdict.DEAD:
+        assert found.detected_at == NOW
+    if found.action is not Action.NONE:
+        assert (found.fence, found.generation) == (wanted.value.fence, wanted.value.generation)
+    if found.not_before is not None:
+        assert found.action is Action.WAIT and found.not_before > NOW
