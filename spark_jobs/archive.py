@@ -1,0 +1,130 @@
+"""Writes the class-data archive that drivers start from: their classes, parsed and verified once per set of jars.
+
+Run as `archive.py --jars FOLDER` when the jars have changed. It needs neither Kafka nor PostgreSQL: it runs a small
+stream through the drivers' own code in a catalog of files, and loads the classes of both clients by name.
+A driver that finds no archive, or one that does not fit its Java, starts without it, only slower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+from classification import Classifier
+from decoders.base import load_decoder
+from k2.registry.platform import CONFIG_DIR, Layer
+from registry_schemas import Known
+from session import archive_of, start_session
+from status import Board, Listener
+from tables import LAYOUTS
+
+CLIENT_JARS = ("kafka-clients-*.jar", "spark-sql-kafka-*.jar", "spark-token-provider-kafka-*.jar", "commons-pool2-*.jar", "postgresql-*.jar")
+CLIENT_PACKAGES = (
+    "org/apache/kafka/clients/consumer/", "org/apache/kafka/clients/admin/", "org/apache/kafka/common/", "org/apache/kafka/clients/",
+    "org/apache/spark/", "org/apache/commons/pool2/", "org/postgresql/",
+)  # fmt: skip
+CATALOG = "scratch"
+ROWS = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the class-data archive of the drivers' jars.")
+    parser.add_argument("--jars", required=True, type=Path, help="folder that holds spark/*.jar")
+    jars = parser.parse_args().jars
+    target = archive_of(jars)
+    partial = target.with_suffix(".part")
+    partial.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="k2-archive-") as folder:
+        scratch = Path(folder)
+        spark = start_session(application="archive", jars=jars, heap_mb=640, scratch=scratch / "tmp", fence=1, write_archive=partial)
+        jvm = spark.sparkContext._gateway.proc  # type: ignore[union-attr]
+        exercise(spark, scratch)
+        load_clients(spark, jars / "spark")
+        jvm.stdin.close()
+        jvm.wait()
+    partial.replace(target)
+    print(f"{target}: {target.stat().st_size / 2**20:.0f} MiB")
+    os._exit(0)
+
+
+def exercise(spark: SparkSession, scratch: Path) -> None:
+    """A stream of a few records into a Bronze table, and a stream from there into Silver and the DLQ."""
+    root = f"spark.sql.catalog.{CATALOG}"
+    for key, value in {root: "org.apache.iceberg.spark.SparkCatalog", f"{root}.type": "hadoop", f"{root}.warehouse": (scratch / "warehouse").as_uri()}.items():
+        spark.conf.set(key, value)
+    spark.streams.addListener(Listener(Board("archive", 1), None))
+    for layer in Layer:
+        layout = LAYOUTS[layer]
+        spark.sql(f"CREATE TABLE {CATALOG}.db.{layer} ({layout.ddl}) USING iceberg PARTITIONED BY (days({layout.days_of}))")
+    schema = (CONFIG_DIR / "avro" / "binance_raw_trade.avsc").read_text()
+    classifier = Classifier(exchange="binance", reader_schema=schema, decoder=load_decoder("binance"))
+    spark.createDataFrame([(b"\x00\x00\x00\x00\x01", i) for i in range(ROWS)], "raw_bytes binary, offset bigint").createOrReplaceTempView("records")
+
+    def bronze(batch: DataFrame, _: int) -> None:
+        rows = spark.table("records").select(
+            f.concat("raw_bytes", f.expr("unhex('0a7472616465')")).alias("raw_bytes"),
+            f.lit("t").alias("topic"),
+            f.lit(0).alias("partition"),
+            "offset",
+            f.current_timestamp().alias("kafka_timestamp"),
+            f.current_timestamp().alias("ingestion_timestamp"),
+            f.current_date().alias("ingestion_date"),
+            f.lit(b"k").alias("kafka_key"),
+            f.expr("array(named_struct('key', 'k', 'value', X'00'))").alias("headers"),
+        )
+        rows.writeTo(f"{CATALOG}.db.bronze").option("fanout-enabled", "true").append()
+
+    def silver(batch: DataFrame, _: int) -> None:
+        classified = classifier.classify(batch, Known({1: schema}, frozenset({2}))).persist()
+        classified.groupBy("kafka_partition").agg(f.min("kafka_offset"), f.count_if(f.col("fault").isNull()), f.collect_set("schema_id")).collect()
+        for frame, layer in ((classifier.silver(classified), Layer.SILVER), (classifier.dlq(classified, "b"), Layer.DLQ)):
+            frame.select(*LAYOUTS[layer].names).writeTo(f"{CATALOG}.db.{layer}").option("fanout-enabled", "true").append()
+        classified.unpersist()
+
+    rate = spark.readStream.format("rate-micro-batch").option("rowsPerBatch", ROWS).load()
+    copies = rate.select(f.lit(b"x").alias("raw_bytes"), f.lit("t").alias("topic"), f.lit(0).alias("partition"), f.col("value").alias("offset"),
+                         f.col("timestamp").alias("kafka_timestamp"), f.current_timestamp().alias("ingestion_timestamp"), f.current_date().alias("ingestion_date"),
+                         f.lit(b"k").alias("kafka_key"), f.lit(None).cast("array<struct<key:string,value:binary>>").alias("headers"))  # fmt: skip
+    native = copies.writeStream.format("iceberg").option("checkpointLocation", str(scratch / "c0")).option("check-nullability", "false")
+    _await(native.trigger(processingTime="1 second").toTable(f"{CATALOG}.db.bronze"), 1)
+    bronze(rate, 0)
+    reader = spark.readStream.format("iceberg").option("streaming-max-rows-per-micro-batch", 1000).table(f"{CATALOG}.db.bronze")
+    _await(reader.writeStream.option("checkpointLocation", str(scratch / "c1")).trigger(processingTime="1 second").foreachBatch(silver).start(), 1)
+
+
+def _await(query: Any, batches: int) -> None:
+    while query.isActive and (query.lastProgress or {"batchId": -1})["batchId"] < batches - 1:
+        query.awaitTermination(0.2)
+    if error := query.exception():
+        raise error
+    query.stop()
+
+
+def load_clients(spark: SparkSession, folder: Path) -> None:
+    """Load the classes of the Kafka and PostgreSQL clients, which the exercise does not reach."""
+    jvm: Any = spark._jvm
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    names = [
+        entry.removesuffix(".class").replace("/", ".")
+        for pattern in CLIENT_JARS
+        for jar in folder.glob(pattern)
+        for entry in zipfile.ZipFile(jar).namelist()
+        if entry.endswith(".class") and entry.startswith(CLIENT_PACKAGES)
+    ]
+    for name in names:
+        try:
+            loader.loadClass(name)
+        except Py4JJavaError:
+            continue  # classes for optional libraries cannot be loaded, here or in a driver
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""From rows of Bronze to classified trades: unframe, decode by schema id, map to our terms, judge."""
+
+from __future__ import annotations
+
+import json
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as f
+from pyspark.sql.avro.functions import from_avro
+
+from decoders.base import Decoder
+from registry_schemas import Known
+from rules import error_type, trade_fault
+
+HEADER_BYTES = 5
+"""A zero byte and the schema id, four bytes big-endian: Confluent's framing."""
+
+
+def mandatory_field(schema: str) -> str:
+    """A field of a record schema that is never null: NULL in it tells that a record could not be decoded."""
+    for field in json.loads(schema)["fields"]:
+        if not isinstance(field["type"], list) and field["type"] != "null":
+            return str(field["name"])
+    raise ValueError("the schema has no field that is never null, so a record that cannot be decoded looks like one that can: add one")
+
+
+class Classifier:
+    """Builds the classified frame of a batch.
+
+    One row per row of Bronze. `fault` is NULL for a valid trade and the error reason for any other; the trade's
+    columns are those of the Silver table, the raw record is kept for faulty rows alone.
+    """
+
+    def __init__(self, *, exchange: str, reader_schema: str, decoder: Decoder) -> None:
+        self._exchange = exchange.upper()
+        self._reader_schema = reader_schema
+        self._mandatory = mandatory_field(reader_schema)
+        self._decoder = decoder
+
+    def classify(self, bronze: DataFrame, schemas: Known) -> DataFrame:
+        """Classify rows of Bronze with the schemas known; all other ids get `schema_unknown`."""
+        raw = f.col("raw_bytes")
+        framed = bronze.select(
+            "topic",
+            "partition",
+            "offset",
+            "raw_bytes",
+            f.col("ingestion_timestamp").alias("bronze_ingestion_timestamp"),
+            f.unix_micros("kafka_timestamp").alias("kafka_micros"),
+            ((f.length(raw) > HEADER_BYTES) & (f.substring(raw, 1, 1) == f.lit(b"\x00"))).alias("is_framed"),
+        ).withColumn("schema_id", f.when(f.col("is_framed"), f.conv(f.hex(f.substring(raw, 2, 4)), 16, 10).try_cast("int")))
+        # Spark evaluates from_avro again wherever its result is used; behind a generator it is evaluated once.
+        decoded = framed.withColumn("record", f.explode(f.array(self._record(schemas))))
+        trade = self._decoder.decode(f.col("record"))
+        fault = (
+            f.when(raw.isNull(), f.lit("value_is_null"))
+            .when(~f.col("is_framed"), f.lit("framing_invalid"))
+            .when(_is_in(sorted(schemas.foreign)), f.lit("schema_foreign"))
+            .when(~_is_in(sorted(schemas.writers)), f.lit("schema_unknown"))
+            .when(f.col("record")[self._mandatory].isNull(), f.lit("deserialization_failed_or_null_fields"))
+            .otherwise(trade_fault(trade, f.col("kafka_micros")))
+        )
+        return decoded.select(
+            "topic",
+            f.col("partition").alias("kafka_partition"),
+            f.col("offset").alias("kafka_offset"),
+            fault.alias("fault"),
+            "raw_bytes",
+            "schema_id",
+            "bronze_ingestion_timestamp",
+            f.md5(f.concat_ws(":", "topic", f.col("partition").cast("string"), f.col("offset").cast("string")).cast("binary")).alias("message_id"),
+            trade.trade_id.alias("trade_id"),
+            trade.symbol.alias("symbol"),
+            trade.timestamp.alias("timestamp"),
+            trade.price.try_cast("decimal(38,8)").alias("price"),
+            trade.quantity.try_cast("decimal(38,8)").alias("quantity"),
+            trade.currency.alias("currency"),
+            trade.side.alias("side"),
+            trade.trade_conditions.alias("trade_conditions"),
+            trade.source_sequence.alias("source_sequence"),
+            trade.ingestion_timestamp.alias("ingestion_timestamp"),
+            trade.vendor_data.alias("vendor_data"),
+        )
+
+    def silver(self, classified: DataFrame) -> DataFrame:
+        """The valid rows, with the columns of the Silver table."""
+        return (
+            classified.where(f.col("fault").isNull())
+            .withColumns(
+                {
+                    "exchange": f.lit(self._exchange),
+                    "asset_class": f.lit("crypto"),
+                    "platform_sequence": f.lit(None).cast("bigint"),
+                    "validation_timestamp": f.current_timestamp(),
+                    "trade_time": f.timestamp_micros("timestamp"),
+                }
+            )
+            .drop("fault", "raw_bytes", "topic")
+        )
+
+    def dlq(self, classified: DataFrame, source: str) -> DataFrame:
+        """The other rows, with the columns of the DLQ table."""
+        return classified.where(f.col("fault").isNotNull()).select(
+            f.col("raw_bytes").alias("raw_record"),
+            f.col("fault").alias("error_reason"),
+            error_type(f.col("fault")).alias("error_type"),
+            f.current_timestamp().alias("error_timestamp"),
+            f.lit(source).alias("bronze_source"),
+            f.col("topic").alias("kafka_topic"),
+            "kafka_partition",
+            "kafka_offset",
+            "schema_id",
+            f.current_date().alias("dlq_date"),
+        )
+
+    def _record(self, schemas: Known) -> Column:
+        """The decoded record: NULL where the schema id is not a known writer's, NULL fields where decoding failed."""
+        body = f.substring(f.col("raw_bytes"), HEADER_BYTES + 1, 2**31 - 1)
+        options = {"mode": "PERMISSIVE", "avroSchema": self._reader_schema}
+        record = f.when(f.lit(False), from_avro(f.lit(None).cast("binary"), self._reader_schema, {"mode": "PERMISSIVE"}))
+        for schema_id, writer_schema in sorted(schemas.writers.items()):
+            record = record.when(f.col("schema_id") == schema_id, from_avro(body, writer_schema, options))
+        return record
+
+
+def _is_in(ids: list[int]) -> Column:
+    return f.coalesce(f.col("schema_id").isin(*ids), f.lit(False)) if ids else f.lit(False)

@@ -1,0 +1,244 @@
+"""The life cycle that every driver shares: start, watch, drain on SIGTERM, and leave with a code that says why."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pyspark.sql import SparkSession
+from pyspark.sql.streaming import StreamingQuery
+
+from catalog import CONNECTION_ERRORS, open_catalog
+from failures import Failure, causes, classify
+from k2.checkpoints.reader import CheckpointUnreadable, read_tail
+from k2.registry.observed import ExitCode
+from k2.registry.platform import ConfigError, Platform, Stream
+from k2.registry.runtime import Runtime, RuntimeMissing, load_runtime
+from session import start_session
+from status import Board, Listener, serve, write_json
+
+POLL_SECONDS = 0.2
+RETRY_SECONDS = 1.0
+JVM_EXIT_SECONDS = 5.0
+
+
+class Stopping(Exception):
+    """The driver was asked to stop while it waited for something."""
+
+
+@dataclass
+class Driver:
+    """One driver process: what it was told, what it holds, and what its query's callbacks leave for it."""
+
+    runtime: Runtime
+    stream: str
+    spec: Stream
+    fence: int
+    board: Board
+    spark: SparkSession = field(init=False)
+    catalog: Any = field(init=False)
+    """Iceberg's Java Catalog."""
+    stopping: bool = False
+    failure: BaseException | None = None
+    """What a callback raised. Spark hands on its text alone."""
+
+    @property
+    def platform(self) -> Platform:
+        return self.runtime.platform
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.runtime.checkpoint(self.stream)
+
+    @property
+    def directory(self) -> Path:
+        return self.runtime.driver_dir(self.stream, self.fence)
+
+    def table(self, name: str) -> str:
+        """A table's full name in Spark."""
+        return f"{self.platform.catalog.name}.{self.platform.catalog.namespace}.{name}"
+
+    def say(self, message: str) -> None:
+        """One line in the driver's log."""
+        print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {message}", file=sys.stderr, flush=True)
+
+    def wait(self, dependency: str) -> None:
+        """Say that a dependency does not answer, and pause before the next attempt. Raises Stopping on SIGTERM."""
+        self.board.wait_for(dependency)
+        deadline = time.monotonic() + RETRY_SECONDS
+        while time.monotonic() < deadline:
+            if self.stopping:
+                raise Stopping(f"stopped while it waited for {dependency}")
+            time.sleep(0.05)
+
+
+Start = Callable[[Driver], StreamingQuery]
+
+
+def main(kind: str, start: Start) -> NoReturn:
+    """Run one driver of a stream of this kind until its query ends or SIGTERM. Never returns."""
+    parser = argparse.ArgumentParser(description=f"Run the driver of one {kind} stream. Started by the host agent.")
+    parser.add_argument("--stream", required=True, help="name of the stream in platform.yaml")
+    parser.add_argument("--fence", required=True, type=int, help="fence that this driver holds")
+    arguments = parser.parse_args()
+    try:
+        runtime = load_runtime()
+        spec = _spec(runtime, arguments.stream, kind)
+    except (ConfigError, RuntimeMissing, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(ExitCode.CONFIG)
+    driver = Driver(runtime, arguments.stream, spec, arguments.fence, Board(arguments.stream, arguments.fence))
+    signal.signal(signal.SIGTERM, lambda *_: _ask_to_stop(driver))
+    exit_ = Exit(driver.directory)
+    try:
+        driver.directory.mkdir(parents=True, exist_ok=True)
+        driver.say(f"driver of {driver.stream} starts with fence {driver.fence}")
+        serve(driver.board, driver.directory)
+        message = _run(driver, start, exit_)
+        exit_.leave(ExitCode.STOPPED, message)
+    except Stopping as reason:
+        exit_.leave(ExitCode.STOPPED, str(reason))
+    except Exception as error:
+        exit_.await_jvm(error)
+        traceback.print_exception(error)
+        failure = classify(driver.failure or error) if not isinstance(error, ConfigError) else Failure(ExitCode.CONFIG, str(error))
+        exit_.leave(failure.code, failure.message)
+
+
+def _spec(runtime: Runtime, stream: str, kind: str) -> Stream:
+    streams = runtime.platform.streams
+    if stream not in streams:
+        raise ConfigError(f"--stream {stream!r} is not declared in platform.yaml: use one of {', '.join(streams)}")
+    if streams[stream].type != kind:
+        raise ConfigError(f"--stream {stream!r} is a {streams[stream].type} stream: start it with {streams[stream].type}.py")
+    return streams[stream]
+
+
+def _ask_to_stop(driver: Driver) -> None:
+    driver.stopping = True
+
+
+def _run(driver: Driver, start: Start, exit_: Exit) -> str:
+    """Bring the query up, and watch it until it ends. Returns what to say of a stop that was asked for."""
+    driver.spark = start_session(
+        application=f"{driver.stream}#{driver.fence}",
+        jars=driver.runtime.jars,
+        heap_mb=driver.spec.heap_mb,
+        scratch=driver.directory / "scratch",
+        fence=driver.fence,
+    )
+    exit_.watch(driver.spark)
+    driver.say("session is up")
+    _open_catalog(driver)
+    driver.say("catalog is open")
+    driver.spark.streams.addListener(Listener(driver.board, driver.spec.writes[0] if driver.spec.type == "bronze" else None))
+    query = start(driver)
+    driver.say("query is started")
+    while not driver.stopping:
+        if not query.isActive:
+            raise query.exception() or RuntimeError(f"query {driver.stream} ended without an error, and nobody asked for it")
+        driver.board.update(message=query.status["message"])
+        time.sleep(POLL_SECONDS)
+    return _drain(driver, query)
+
+
+def _open_catalog(driver: Driver) -> None:
+    """Open the catalog; while PostgreSQL cannot be reached, wait for it and say so."""
+    while True:
+        try:
+            driver.catalog = open_catalog(driver.spark, driver.runtime, driver.stream, driver.fence)
+            driver.board.wait_for(None)
+            return
+        except Exception as error:
+            if not any(cause.sql_state.startswith(CONNECTION_ERRORS) for cause in causes(error)):
+                raise
+        driver.wait("catalog")
+
+
+def _drain(driver: Driver, query: StreamingQuery) -> str:
+    """Let the batch in flight commit, then stop the query. A batch that outlasts the deadline is replayed by the next driver."""
+    driver.board.update(phase="stopping", message="draining")
+    deadline = time.monotonic() + driver.platform.restart.drain_timeout_seconds
+    while query.isActive and time.monotonic() < deadline:
+        in_flight = _in_flight(driver.checkpoint)
+        if in_flight is None:
+            break
+        time.sleep(0.01)
+    if not query.isActive and (error := driver.failure or query.exception()) and not isinstance(error, Stopping):
+        raise error
+    query.stop()
+    in_flight = _in_flight(driver.checkpoint)
+    return "drained: every planned batch is committed" if in_flight is None else f"stopped before batch {in_flight} was committed: the next driver replays it"
+
+
+def _in_flight(checkpoint: Path) -> int | None:
+    """The batch that is planned and not committed, if there is one or nobody can say."""
+    try:
+        tail = read_tail(checkpoint)
+    except CheckpointUnreadable:
+        return -1
+    return None if tail.last_offset_batch == tail.last_commit_batch else tail.last_offset_batch
+
+
+class Exit:
+    """The one way out: whoever comes first writes exit.json, ends the JVM and leaves."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._jvm: subprocess.Popen[bytes] | None = None
+
+    def watch(self, spark: SparkSession) -> None:
+        """From now on, leave as soon as the JVM is gone."""
+        self._jvm = spark.sparkContext._gateway.proc  # type: ignore[union-attr]
+        threading.Thread(target=self._wait_for_jvm, name="jvm", daemon=True).start()
+
+    def _wait_for_jvm(self) -> None:
+        assert self._jvm is not None
+        code = self._jvm.wait()
+        self.leave(ExitCode.JVM_DIED, f"the Java process ended with {code}")
+
+    def await_jvm(self, error: BaseException) -> None:
+        """A call into a JVM that just died fails before the kernel reports the death: give it the time to."""
+        if self._jvm is not None and not causes(error):
+            try:
+                self._jvm.wait(1.0)
+            except subprocess.TimeoutExpired:
+                return
+            threading.Event().wait(1.0)
+
+    def leave(self, code: ExitCode, message: str) -> NoReturn:
+        """Record how the driver ends, and end it."""
+        self._lock.acquire()  # never released: a second caller waits here until the first has ended the process
+        print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} leaves with {int(code)} ({code.name.lower()}): {message}", file=sys.stderr)
+        try:
+            if self._directory.is_dir():
+                write_json(self._directory / "exit.json", {"code": int(code), "class": code.name.lower(), "message": message})
+            self._end_jvm()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _end_jvm(self) -> None:
+        """The JVM ends when its standard input closes; wait for it, so that nothing outlives this process."""
+        if self._jvm is None:
+            return
+        if self._jvm.stdin is not None:
+            self._jvm.stdin.close()
+        deadline = time.monotonic() + JVM_EXIT_SECONDS
+        while self._jvm.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if self._jvm.poll() is None:
+            self._jvm.kill()

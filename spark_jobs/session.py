@@ -1,0 +1,90 @@
+"""The Spark session of one driver: local mode, small, loopback only, and only settings that act."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyspark
+from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+CORES = 2
+TASKS_PER_DRIVER = 1_000_000_000
+
+JVM_OPTIONS = (
+    "-XX:+UseSerialGC",  # heaps of this size gain nothing from parallel collectors, and several drivers share two cores
+    "-XX:+ExitOnOutOfMemoryError",  # a JVM that survives one goes on without the thread that died of it
+    "-Xlog:disable -Xlog:all=error:stderr",  # which classes the archive leaves out is nobody's concern
+    "-Djava.net.preferIPv4Stack=true",
+    # A corrupt length inside a message must fail that message's decoding and not take the heap with it.
+    "-Dorg.apache.avro.limits.string.maxLength=1048576",
+    "-Dorg.apache.avro.limits.bytes.maxLength=1048576",
+    "-Dorg.apache.avro.limits.collectionItems.maxLength=65536",
+)
+
+
+def archive_of(jars: Path) -> Path:
+    """Where the class-data archive of these jars and this pyspark is, if archive.py has written one."""
+    return jars / "spark" / f"drivers-{hashlib.sha256(pyspark.__file__.encode()).hexdigest()[:8]}.jsa"
+
+
+def start_session(*, application: str, jars: Path, heap_mb: int, scratch: Path, fence: int, write_archive: Path | None = None) -> SparkSession:
+    """Start the JVM and its session. `scratch` takes Spark's temporary files; it is created.
+
+    No password is among the settings: they are all on the JVM's command line.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    os.environ["SPARK_LOCAL_DIRS"] = str(scratch)
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    options = [*JVM_OPTIONS, f"-Djava.io.tmpdir={scratch}"]
+    if write_archive:
+        options.append(f"-XX:ArchiveClassesAtExit={write_archive}")
+    elif archive_of(jars).exists():
+        options.append(f"-XX:SharedArchiveFile={archive_of(jars)}")
+    settings = {
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.memory": f"{heap_mb}m",
+        "spark.driver.extraClassPath": str(jars / "spark" / "*"),
+        "spark.driver.extraJavaOptions": " ".join(options),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.caseSensitive": "true",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": "1",
+    }
+    conf = SparkConf().setMaster(f"local[{CORES}]").setAppName(application).setAll(list(settings.items()))
+    # A process group of its own: a SIGTERM for the driver's group must not end the JVM in the middle of the batch.
+    gateway = launch_gateway(conf, popen_kwargs={"process_group": 0})
+    spark = SparkSession(SparkContext(conf=conf, gateway=gateway))
+    _number_tasks_from(spark, fence)
+    return spark
+
+
+def _number_tasks_from(spark: SparkSession, fence: int) -> None:
+    """Give this driver task ids that no other driver of the stream has.
+
+    Iceberg names the files of a streaming append by partition, task id, query id and epoch. Spark counts task ids
+    from 0 in each process, so a driver that replays its predecessor's batch would open, and truncate, files that are
+    already part of the table. Method handles, because py4j hands out an AtomicLong as a plain number.
+    """
+    java: Any = spark._jvm.java  # type: ignore[union-attr]
+    scheduler: Any = spark.sparkContext._jsc.sc().taskScheduler()  # type: ignore[union-attr]
+    counter = java.lang.Class.forName("java.util.concurrent.atomic.AtomicLong")
+    lookup, type_of = java.lang.invoke.MethodHandles.publicLookup(), java.lang.invoke.MethodType.methodType
+    getter = lookup.findVirtual(scheduler.getClass(), "nextTaskId", type_of(counter))
+    setter = lookup.findVirtual(counter, "set", type_of(java.lang.Void.TYPE, java.lang.Long.TYPE))
+    filters = spark.sparkContext._gateway.new_array(java.lang.invoke.MethodHandle, 1)  # type: ignore[union-attr]
+    filters[0] = getter
+    arguments = java.util.ArrayList()
+    arguments.add(scheduler)
+    arguments.add(java.lang.Long.valueOf(fence * TASKS_PER_DRIVER))
+    java.lang.invoke.MethodHandles.filterArguments(setter, 0, filters).invokeWithArguments(arguments)
+    if scheduler.nextTaskId() < fence * TASKS_PER_DRIVER:
+        raise RuntimeError(f"Spark's task ids do not start at {fence * TASKS_PER_DRIVER}: data files of two drivers could share a name")
