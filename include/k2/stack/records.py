@@ -1,0 +1,83 @@
+"""What the supervisor leaves on disk: its processes, so that a later one adopts them, and its state, for `status`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from k2.processes import ProcessId, family
+from k2.stack.drivers import recorded_drivers
+from k2.stack.home import Home, read_json, write_atomically
+
+
+def remember(home: Home, service: str, process: ProcessId) -> None:
+    write_atomically(home.services / f"{service}.json", json.dumps(process.as_dict()))
+
+
+def recall(home: Home, service: str) -> ProcessId | None:
+    """The process of an earlier start of this service, if it lives."""
+    facts = read_json(home.services / f"{service}.json")
+    process = ProcessId(**facts) if facts else None
+    return process if process and process.alive else None
+
+
+def forget(home: Home, service: str) -> None:
+    (home.services / f"{service}.json").unlink(missing_ok=True)
+
+
+def recorded(home: Home) -> list[str]:
+    """Names of all services with a record, living or not."""
+    return sorted(path.stem for path in home.services.glob("*.json"))
+
+
+def living(home: Home) -> dict[str, ProcessId]:
+    """The recorded services that live."""
+    return {name: process for name in recorded(home) if (process := recall(home, name))}
+
+
+def supervisor_of(home: Home) -> ProcessId | None:
+    """The supervisor that wrote the state file, if it lives."""
+    facts = (read_json(home.state_file) or {}).get("supervisor")
+    process = ProcessId(**facts) if facts else None
+    return process if process and process.alive else None
+
+
+def session_members(leader: int) -> list[ProcessId]:
+    """What lives in the session that the process `leader` opened, also after its own end."""
+    members = []
+    for pid in psutil.pids():
+        try:
+            if pid != leader and os.getsid(pid) == leader and (member := ProcessId.of(pid)):
+                members.append(member)
+        except (ProcessLookupError, PermissionError):
+            continue
+    return members
+
+
+def of_runtime(runtime_file: Path, *, but: Iterable[int] = ()) -> list[ProcessId]:
+    """Every process of this machine whose environment names this runtime file, found without any record."""
+    marker = f"K2_RUNTIME={runtime_file}".encode()
+    spared = set(but)
+    found = []
+    for pid in psutil.pids():
+        try:
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if pid not in spared and marker in variables and (process := ProcessId.of(pid)):
+            found.append(process)
+    return found
+
+
+def everything(home: Home, *, but: Iterable[int] = ()) -> list[ProcessId]:
+    """All that runs for this home: services, drivers, their descendants and sessions, and whatever names its runtime."""
+    spared = set(but)
+    roots = list(living(home).values())
+    if runtime := home.runtime():
+        roots += recorded_drivers(runtime).values()
+    found = {p.pid: p for p in [*family(roots), *of_runtime(home.runtime_file)]}
+    return [process for pid, process in found.items() if pid not in spared]
