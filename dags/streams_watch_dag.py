@@ -1,0 +1,57 @@
+"""
+# streams_watch
+
+## What it does
+Looks at every stream, decides what must be done, does it, and ends. A stream that is wanted and whose driver is gone gets a
+new driver under a higher fence; one that nobody wants is drained and stopped; one that is merely idle is left alone; one
+that cannot be judged is held. This is the only DAG that starts or stops a stream.
+
+* `watch` observes afresh, decides and acts. Its log is a table: what it saw of each stream, what it concluded, what it did.
+* `tell` sends new and ended incidents to Slack. It is skipped when there is nothing to tell.
+
+## When it runs
+Within about two seconds of a change: a trigger in the triggerer polls all streams and creates an event on the asset
+`k2_streams`. Also every minute by the clock, in case the trigger is down, and at once after `streams_control`.
+One run at a time.
+
+## What a failure means
+`watch` failed: nobody restarts streams until a run succeeds; the streams themselves go on. `tell` failed: Slack did not
+take a message; incidents stay in the database and the next run tries again. Neither failure has touched a stream.
+
+## Can it wait until morning
+A failing `watch` cannot: it pages. A failing `tell` can, while somebody looks at `./k2 status`.
+
+## What to do next
+1. Read the log of `watch`. A stream that is UNKNOWN names what could not be read: PostgreSQL, Kafka, the host agent.
+2. `./k2 status` shows which process of the platform is down, `./k2 logs NAME` its log.
+3. A stream that is held after repeated deaths: read its driver's log (the table names it), fix the cause, then use
+   `streams_control` with action `start`.
+4. Incidents that nobody was told of: check the connection `k2_slack` under Admin / Connections.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable
+
+from k2.airflow.assets import watched_streams
+from k2.airflow.dags import Tag, platform_dag
+from k2.airflow.operators import TellPeople, WatchStreams
+
+with platform_dag(
+    "streams_watch",
+    runbook=__doc__,
+    description="Looks at every stream, restarts what died, stops what nobody wants, tells people in Slack",
+    tags={Tag.STREAMS, Tag.ACTS},
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("* * * * *", timezone="UTC"), assets=watched_streams()),
+    dagrun_timeout=timedelta(minutes=15),
+    task_timeout=timedelta(minutes=5),
+    # Safe to repeat: each attempt observes anew. At once, because the API server may just have been started again.
+    retries=3,
+    retry_delay=timedelta(seconds=1),
+):
+    watch = WatchStreams(task_id="watch", priority_weight=100)
+    tell = TellPeople(task_id="tell", execution_timeout=timedelta(minutes=2))
+    # A teardown runs after a failed watch too, and does not decide the run: Slack being away is no failure of the supervision.
+    watch >> tell.as_teardown()

@@ -1,0 +1,90 @@
+"""Incidents that people have not been told of, sent through the Slack provider's connection.
+
+An incident that could not be sent stays untold in the database, and the next run of `streams_watch` tries again. A crash
+between Slack's answer and the database's sends a message twice: twice is better than never.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.providers.slack.hooks.slack import SlackHook
+from airflow.sdk.exceptions import AirflowException
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.http_retry.builtin_handlers import ConnectionErrorRetryHandler, RateLimitErrorRetryHandler
+
+from k2.alerts import messages
+from k2.registry.runtime import Runtime
+from k2.state.database import connect
+from k2.state.incidents import told, untold
+
+TIMEOUT_SECONDS = 10
+
+
+class SlackRefused(AirflowException):
+    """Slack did not take some messages. They stay untold, and the next run tries again."""
+
+
+@dataclass(frozen=True)
+class Told:
+    incident: int
+    title: str
+    what: str
+    """opened or resolved; for a message that was not taken, the reason."""
+    ok: bool
+
+
+def tell(runtime: Runtime) -> list[Told]:
+    """Tell people of every incident whose opening or end they do not know, and stop at the first sign that Slack is away.
+
+    No row is locked while Slack is asked: the supervision writes to the same rows. Two callers at once would send
+    everything twice, so there is one: `streams_watch`, which has one run at a time.
+    """
+    hook = SlackHook(
+        slack_conn_id=runtime.platform.alerts.slack_connection,
+        timeout=TIMEOUT_SECONDS,
+        retry_handlers=[ConnectionErrorRetryHandler(max_retry_count=1), RateLimitErrorRetryHandler(max_retry_count=1)],
+    )
+    with connect(runtime, "control") as connection:
+        waiting = untold(connection)
+    done: list[Told] = []
+    for incident in waiting:
+        try:
+            message = send(hook, incident, runtime)
+        except SlackApiError as error:
+            done.append(Told(incident["id"], incident["title"], f"Slack answered {error.response.get('error')!r}", ok=False))
+            continue
+        except (SlackClientError, OSError, AirflowException) as error:
+            done.append(Told(incident["id"], incident["title"], f"{type(error).__name__}: {error}", ok=False))
+            break
+        is_resolved = incident["resolved_at"] is not None
+        with connect(runtime, "control") as connection:
+            told(connection, incident["id"], resolved=is_resolved, message=message)
+        done.append(Told(incident["id"], incident["title"], "resolved" if is_resolved else "opened", ok=True))
+    return done
+
+
+def send(hook: SlackHook, incident: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
+    """Bring Slack up to date with one incident. Returns where its message is: {"channel", "ts"}."""
+    routes = runtime.platform.alerts.routes
+    if incident["resolved_at"] is None:
+        return _post(hook, messages.opened(incident, routes, runtime.airflow))
+    message = messages.resolved(incident, routes, runtime.airflow)
+    first = incident["message"]
+    if not first:
+        return _post(hook, message)
+    try:
+        hook.call("chat.update", json={"channel": first["channel"], "ts": first["ts"], "text": message.text, "blocks": message.blocks})
+    except SlackApiError as error:
+        if error.response.get("error") != "message_not_found":
+            raise
+        return _post(hook, message)
+    hook.call("chat.postMessage", json={"channel": first["channel"], "thread_ts": first["ts"], "text": messages.reply(incident)})
+    return {"channel": first["channel"], "ts": first["ts"]}
+
+
+def _post(hook: SlackHook, message: messages.Message) -> dict[str, Any]:
+    answer = hook.call("chat.postMessage", json={"channel": message.channel, "text": message.text, "blocks": message.blocks})
+    return {"channel": answer["channel"], "ts": answer["ts"]}
+

@@ -1,0 +1,146 @@
+"""An incident as Slack messages: opened, resolved, and the reply under the first one. Plain values in, plain values out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from k2.registry.platform import Routes
+
+SIGNS = {"page": ":red_circle:", "ticket": ":large_orange_circle:", "digest": ":large_yellow_circle:"}
+WHAT_TO_EXPECT = {
+    "page": "Page: act now.",
+    "ticket": "Ticket: act today.",
+    "digest": "For information: can wait until morning.",
+}
+STREAM_ADVICE = (
+    "What to do: nothing yet. The watchdog starts the stream again by itself, and this message changes once it has committed. "
+    "If that takes more than five minutes, open the last run of streams_watch: its log says what it saw and did."
+)
+CAPTIONS = ("What to do:", "How it ended:")
+HEADER_LIMIT = 150
+SECTION_LIMIT = 2900
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message: `text` is what a notification shows, `blocks` what the channel shows."""
+
+    channel: str
+    text: str
+    blocks: list[dict[str, Any]]
+
+
+def route(severity: str, routes: Routes) -> str:
+    """The channel of a severity. Raises KeyError for an unknown one."""
+    return {"page": routes.page, "ticket": routes.ticket, "digest": routes.digest}[severity]
+
+
+def opened(incident: dict[str, Any], routes: Routes, airflow: str) -> Message:
+    """The message of an incident that is open. `airflow` is the root of the UI."""
+    return Message(
+        channel=route(incident["severity"], routes),
+        text=f"{incident['title']} (since {_clock(incident['opened_at'])})",
+        blocks=[
+            _header(f"{SIGNS[incident['severity']]} {incident['title']}"),
+            _fields(Since=_clock(incident["opened_at"]), Concerns=subject(incident["key"]), Urgency=WHAT_TO_EXPECT[incident["severity"]]),
+            _section(incident["detail"] + (f"\n{STREAM_ADVICE}" if _kind(incident["key"]) == "stream" else "")),
+            _button(airflow, incident["key"]),
+            _footer(incident),
+        ],
+    )
+
+
+def resolved(incident: dict[str, Any], routes: Routes, airflow: str) -> Message:
+    """What the message of an incident becomes once it is resolved."""
+    return Message(
+        channel=route(incident["severity"], routes),
+        text=f"Resolved: {incident['title']} (after {duration(incident['opened_at'], incident['resolved_at'])})",
+        blocks=[
+            _header(f":white_check_mark: Resolved: {incident['title']}"),
+            _fields(
+                Since=_clock(incident["opened_at"]),
+                Until=_clock(incident["resolved_at"]),
+                Lasted=duration(incident["opened_at"], incident["resolved_at"]),
+                Concerns=subject(incident["key"]),
+            ),
+            _section(f"{incident['detail']}\nHow it ended: {incident['resolution']}"),
+            _button(airflow, incident["key"]),
+            _footer(incident),
+        ],
+    )
+
+
+def reply(incident: dict[str, Any]) -> str:
+    """The line that is added to the thread when an incident is resolved."""
+    return escape(f"Resolved after {duration(incident['opened_at'], incident['resolved_at'])}: {incident['resolution']}")
+
+
+def subject(key: str) -> str:
+    """What an incident is about, from its key: stream:<stream>, dag:<dag>[:<task>] or health:<check>:<subject or *>:<status>."""
+    parts = key.split(":")
+    if _kind(key) == "health" and len(parts) > 2 and parts[2] != "*":
+        return parts[2]
+    return parts[1] if len(parts) > 1 else key
+
+
+def _kind(key: str) -> str:
+    return key.split(":", 1)[0]
+
+
+def link(airflow: str, key: str) -> str:
+    """The page of the Airflow UI on which a person begins: the DAG that found it."""
+    parts = key.split(":")
+    dag = {"health": "platform_health", "dag": parts[1] if len(parts) > 1 else "streams_watch"}.get(parts[0], "streams_watch")
+    return f"{airflow.rstrip('/')}/dags/{dag}"
+
+
+def duration(start: datetime, end: datetime) -> str:
+    """A span as a person says it: 42 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
+    seconds = max(0, round((end - start).total_seconds()))
+    for size, name, small, small_name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            rest = seconds % size // small
+            return f"{seconds // size} {name}" + (f" {rest} {small_name}" if rest else "")
+    return f"{seconds} s"
+
+
+def escape(text: str) -> str:
+    """Slack reads &, < and > as markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _clock(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _header(text: str) -> dict[str, Any]:
+    return {"type": "header", "text": {"type": "plain_text", "text": _cut(text, HEADER_LIMIT), "emoji": True}}
+
+
+def _section(text: str) -> dict[str, Any]:
+    """Details are plain text, because the terminal shows them too; only their captions are made bold here."""
+    marked = "\n".join(_bold_caption(line) for line in escape(text).splitlines())
+    return {"type": "section", "text": {"type": "mrkdwn", "text": _cut(marked, SECTION_LIMIT)}}
+
+
+def _bold_caption(line: str) -> str:
+    caption = next((c for c in CAPTIONS if line.startswith(c)), None)
+    return f"*{caption}*{line.removeprefix(caption)}" if caption else line
+
+
+def _fields(**values: str) -> dict[str, Any]:
+    return {"type": "section", "fields": [{"type": "mrkdwn", "text": f"*{name}*\n{escape(value)}"} for name, value in values.items()]}
+
+
+def _button(airflow: str, key: str) -> dict[str, Any]:
+    return {"type": "actions", "elements": [{"type": "button", "text": {"type": "plain_text", "text": "Open in Airflow"}, "url": link(airflow, key)}]}
+
+
+def _footer(incident: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": f"Incident {incident['id']} · `{escape(incident['key'])}`"}]}

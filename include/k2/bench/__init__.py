@@ -1,0 +1,1 @@
+"""Benchmarks: each measures, and returns a Report of one shape."""

@@ -1,0 +1,141 @@
+"""Incidents through the provider's hook to the stand-in for Slack."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+
+from k2.airflow import slack
+from k2.alerts.slack_simulator import Fault, Workspace, build
+from k2.registry.platform import load_platform
+
+AT = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
+
+
+class Incidents:
+    """The table of incidents, as the functions of k2.state.incidents see it."""
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.rows = list(rows)
+
+    def untold(self, connection: object) -> list[dict[str, Any]]:
+        return [dict(r) for r in self.rows if r["told_opened_at"] is None or (r["resolved_at"] and r["told_resolved_at"] is None)]
+
+    def told(self, connection: object, incident: int, *, resolved: bool, message: dict[str, Any]) -> None:
+        row = next(r for r in self.rows if r["id"] == incident)
+        row["message"], row["told_opened_at"] = message, row["told_opened_at"] or AT
+        row["told_resolved_at"] = AT if resolved else row["told_resolved_at"]
+
+    def resolve(self, incident: int) -> None:
+        row = next(r for r in self.rows if r["id"] == incident)
+        row |= {"resolved_at": AT + timedelta(seconds=3), "resolution": "fence 4 has committed"}
+
+
+def incident(number: int = 1, **changes: Any) -> dict[str, Any]:
+    row = {"id": number, "key": f"stream:s{number}", "severity": "page", "title": f"Stream s{number} died", "detail": "signal 9", "opened_at": AT}
+    return row | dict.fromkeys(("resolved_at", "resolution", "message", "told_opened_at", "told_resolved_at")) | changes
+
+
+@pytest.fixture
+def workspace() -> Iterator[tuple[Workspace, str]]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    made = Workspace()
+    server = uvicorn.Server(uvicorn.Config(build(made), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield made, f"http://127.0.0.1:{listener.getsockname()[1]}/api/"
+    server.should_exit = True
+    thread.join(5)
+
+
+@pytest.fixture
+def tell(monkeypatch: pytest.MonkeyPatch, workspace: tuple[Workspace, str]) -> Any:
+    """A function that tells of the given incidents through the connection k2_slack."""
+    connection = {"conn_type": "slack", "password": "xoxb-test", "extra": {"base_url": workspace[1]}}
+    monkeypatch.setenv("AIRFLOW_CONN_K2_SLACK", json.dumps(connection))
+
+    @contextmanager
+    def connect(runtime: object, role: str) -> Iterator[None]:
+        yield None
+
+    def run(incidents: Incidents) -> list[slack.Told]:
+        monkeypatch.setattr(slack, "connect", connect)
+        monkeypatch.setattr(slack, "untold", incidents.untold)
+        monkeypatch.setattr(slack, "told", incidents.told)
+        return slack.tell(SimpleNamespace(platform=load_platform(), airflow="http://127.0.0.1:8080"))  # type: ignore[arg-type]
+
+    return run
+
+
+def test_opened_then_resolved_is_one_message_with_a_reply(tell: Any, workspace: tuple[Workspace, str]) -> None:
+    """The first message changes, and the thread says how it ended; nothing is sent twice."""
+    incidents = Incidents(incident())
+    assert [(t.what, t.ok) for t in tell(incidents)] == [("opened", True)]
+    assert tell(incidents) == []
+    incidents.resolve(1)
+    assert [t.what for t in tell(incidents)] == ["resolved"]
+    assert tell(incidents) == []
+    message, reply = workspace[0].messages
+    assert (message["channel"], message["text"][:9], reply["thread_ts"]) == ("#data-platform-oncall", "Resolved:", message["ts"])
+    assert reply["text"] == "Resolved after 3 s: fence 4 has committed"
+
+
+def test_resolved_before_anyone_was_told_is_one_message(tell: Any, workspace: tuple[Workspace, str]) -> None:
+    """Nobody is woken for what is over already, and the record of it is complete."""
+    incidents = Incidents(incident())
+    incidents.resolve(1)
+    assert [t.what for t in tell(incidents)] == ["resolved"]
+    assert tell(incidents) == [] and len(workspace[0].messages) == 1
+
+
+def test_message_that_somebody_deleted_is_sent_anew(tell: Any, workspace: tuple[Workspace, str]) -> None:
+    """An end is told even where the beginning is gone."""
+    incidents = Incidents(incident())
+    tell(incidents)
+    tell(Incidents(incident(2)))
+    del workspace[0].messages[0]
+    incidents.resolve(1)
+    assert [t.what for t in tell(incidents)] == ["resolved"]
+    assert workspace[0].messages[-1]["text"].startswith("Resolved: Stream s1")
+
+
+def test_refusal_of_one_does_not_hold_up_the_next(tell: Any, workspace: tuple[Workspace, str]) -> None:
+    """Slack's error code is reported; the incident stays untold and goes through the next time."""
+    workspace[0].fault = Fault(times=1, error="channel_not_found")
+    incidents = Incidents(incident(1), incident(2))
+    assert [(t.incident, t.ok, t.what) for t in tell(incidents)] == [(1, False, "Slack answered 'channel_not_found'"), (2, True, "opened")]
+    assert [(t.incident, t.ok) for t in tell(incidents)] == [(1, True)]
+
+
+def test_slack_away_stops_at_the_first(tell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty incidents do not wait for twenty timeouts; all stay untold."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}/api/"
+        monkeypatch.setenv("AIRFLOW_CONN_K2_SLACK", json.dumps({"conn_type": "slack", "password": "xoxb-test", "extra": {"base_url": nobody}}))
+        incidents = Incidents(incident(1), incident(2))
+        found = tell(incidents)
+    assert [(t.incident, t.ok) for t in found] == [(1, False)]
+    assert len(incidents.untold(None)) == 2
+
+
+def test_missing_connection_is_a_failure_that_says_so(tell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the connection nothing is told and nothing is lost."""
+    monkeypatch.delenv("AIRFLOW_CONN_K2_SLACK")
+    incidents = Incidents(incident(1))
+    (found,) = tell(incidents)
+    assert not found.ok and "k2_slack" in found.what
+    assert len(incidents.untold(None)) == 1

@@ -1,0 +1,78 @@
+"""One watch as people read it in the task's log."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+from k2.airflow.watch import Watch, summary, table, woken_by
+from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Head, Observation, Reading, Verdict, Wanted
+from k2.watchdog import Done, Look
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def look(stream: str, verdict: Verdict, action: Action, because: str, *, blind: bool = False) -> Look:
+    def reading(value: object) -> Reading:
+        return Reading(NOW, error="away") if blind else Reading(NOW, value)
+
+    observation = Observation(
+        stream=stream,
+        at=NOW,
+        wanted=reading(Wanted("running", 1, 3)),
+        driver=reading(Driver(DriverState.EXITED, 3, pid=4711)),
+        status=Reading(NOW, error="its driver is gone"),
+        checkpoint=reading(Checkpoint("q", 8, 7, NOW, {})),
+        head=reading(Head({}, 1234, 12.4)),
+    )
+    return Look(observation, Decision(stream, verdict, action, because))
+
+
+def test_table_shows_seen_concluded_done() -> None:
+    """A line per stream with its readings, and a line per action with its result."""
+    dead = look("bronze_binance", Verdict.DEAD, Action.START, "ended by signal 9")
+    blind = look("bronze_kraken", Verdict.UNKNOWN, Action.NONE, "no driver list", blind=True)
+    started = Done("bronze_binance", Action.START, True, "started with fence 4 (spare)")
+    watch = Watch([dead, blind], [started, Done("x", Action.STOP, False, "AgentUnavailable: away")])
+    lines = table(watch).splitlines()
+    assert " ".join(lines[1].split()) == "bronze_binance DEAD start exited fence 3 pid 4711 7 at 12:00:00 1,234 rows, 12 s ended by signal 9"
+    assert " ".join(lines[2].split()) == "bronze_kraken UNKNOWN none ? ? ? no driver list"
+    assert lines[5].split()[:3] == ["bronze_binance", "start", "done"]
+    assert "FAILED" in lines[6] and watch.failures() == [watch.done[1]]
+
+
+def test_table_of_a_quiet_moment() -> None:
+    """Nothing done is said in words."""
+    assert table(Watch([look("bronze_binance", Verdict.IDLE, Action.NONE, "all committed")], [])).endswith("Nothing had to be done.")
+
+
+def test_summary_is_plain() -> None:
+    """The XCom holds verdicts and actions as strings."""
+    watch = Watch([look("bronze_binance", Verdict.DEAD, Action.START, "gone")], [Done("bronze_binance", Action.START, True, "fence 4")])
+    assert summary(watch) == {
+        "verdicts": {"bronze_binance": "DEAD"},
+        "done": [{"stream": "bronze_binance", "action": "start", "ok": True, "detail": "fence 4"}],
+    }
+
+
+def event(extra: dict[str, object]) -> SimpleNamespace:
+    return SimpleNamespace(extra=extra, timestamp=datetime.now(UTC) - timedelta(seconds=2))
+
+
+def test_woken_by_the_clock() -> None:
+    """A scheduled run has no event."""
+    assert woken_by({"triggering_asset_events": {}}) == "Woken by the clock."
+
+
+def test_woken_by_the_poll_and_by_a_person() -> None:
+    """An event of the trigger names its streams and reasons, one of streams_control the person."""
+    polled = event({"from_trigger": True, "payload": {"streams": ["bronze_kraken"], "because": {"bronze_kraken": "gone"}}})
+    asked = event({"who": "admin", "action": "stop", "streams": ["silver_kraken"]})
+    said = woken_by({"triggering_asset_events": {"k2_streams": [polled, asked]}})
+    assert "the poll, 2.0 s ago, about bronze_kraken" in said and "gone" in said
+    assert "admin, 2.0 s ago, about silver_kraken" in said
+
+
+def test_woken_by_a_failing_poll() -> None:
+    """An event without streams asks for a look at all of them."""
+    assert "about all streams" in woken_by({"triggering_asset_events": {"a": [event({"from_trigger": True, "payload": {"streams": [], "because": {}}})]}})

@@ -1,0 +1,116 @@
+"""Readings as results: what is known, what is unknown, and who keeps quiet."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from k2.health import readers
+from k2.health.checks import Check, Status, unknown
+from k2.registry.observed import Checkpoint, Driver, DriverState, Head, Observation, QueryStatus, Reading, Wanted
+from k2.registry.runtime import Runtime
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Runtime:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "postgres_control").write_text("nobody listens on port 1")
+    return Runtime(
+        profile="standard",
+        home=tmp_path,
+        tree=tmp_path,
+        jars=tmp_path,
+        kafka="127.0.0.1:1",
+        schema_registry="http://127.0.0.1:1",
+        postgres_host="127.0.0.1",
+        postgres_port=1,
+        airflow="http://127.0.0.1:1",
+        agent_socket=tmp_path / "agent.sock",
+        warehouse=f"file://{tmp_path}/warehouse",
+        checkpoints=tmp_path / "checkpoints",
+    )
+
+
+def observation(*, head: Head | None = None, head_error: str | None = None, batch_seconds: float | None = 5.0) -> Observation:
+    status = QueryStatus("bronze_binance", 1, "q", "r", 5, "", "running", None, NOW, batch_seconds, 10)
+    return Observation(
+        stream="bronze_binance",
+        at=NOW,
+        wanted=Reading(NOW, Wanted("running", 1, 1)),
+        driver=Reading(NOW, Driver(DriverState.RUNNING, 1)),
+        status=Reading(NOW, status),
+        checkpoint=Reading(NOW, Checkpoint("q", 5, 5, NOW, {})),
+        head=Reading(NOW, head, head_error),
+    )
+
+
+def test_lag_and_batch_of_a_stream(runtime: Runtime) -> None:
+    """Rows and seconds behind come from the head, the batch is judged against the trigger of 10 s."""
+    found = {r.check: r for r in readers.judge_stream(runtime, observation(head=Head({}, 10_001, 60.0), batch_seconds=11.0))}
+    assert (found[Check.LAG_ROWS].value, found[Check.LAG_ROWS].status) == (10_001, Status.RED)
+    assert found[Check.LAG_SECONDS].status is Status.GREEN
+    assert (found[Check.BATCH_DURATION].value, found[Check.BATCH_DURATION].status) == (110.0, Status.RED)
+
+
+def test_a_silent_source_is_unknown_and_says_why(runtime: Runtime) -> None:
+    """A head that could not be read is neither lag 0 nor red."""
+    found = {r.check: r for r in readers.judge_stream(runtime, observation(head_error="Kafka did not answer", batch_seconds=None))}
+    assert {r.status for r in found.values()} == {Status.UNKNOWN}
+    assert found[Check.LAG_ROWS].evidence == "Kafka did not answer"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "quiet"),
+    [
+        (Wanted("stopped", 2, 1, intent_at=NOW - timedelta(days=1)), True),
+        (Wanted("running", 1, 0), True),
+        (Wanted("running", 1, 1, intent_at=NOW - timedelta(minutes=9)), True),
+        (Wanted("running", 1, 1, intent_at=NOW - timedelta(minutes=11)), False),
+    ],
+)
+def test_who_keeps_quiet(wanted: Wanted, quiet: bool) -> None:
+    """Stopped on purpose, never started, or started within ten minutes."""
+    assert (readers.quiet(wanted, NOW) is not None) == quiet
+
+
+def test_a_failing_reader_blinds_its_own_checks_only(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every check of every subject is in the report, those of the failing source as unknown."""
+    calls = ("read_streams", "read_driver_memory", "read_process_memory", "read_checkpoints", "read_dlq", "read_freshness")
+
+    def fail(runtime: Runtime, now: datetime) -> list[object]:
+        raise ConnectionError("away")
+
+    for name in calls:
+        monkeypatch.setattr(readers, name, fail)
+    found = readers.examine(runtime, NOW)
+    assert {r.evidence for r in found if r.check is not Check.DISK} == {"ConnectionError: away"}
+    assert all(r.status is Status.UNKNOWN for r in found if r.check is not Check.DISK)
+    assert {r.check for r in found} == set(Check)
+    assert {r.subject for r in found if r.check is Check.LAG_ROWS} == set(runtime.platform.streams)
+    assert [r.status is Status.UNKNOWN for r in found if r.check is Check.DISK] == [False]
+
+
+def test_only_processes_that_were_asked_for_are_judged(runtime: Runtime) -> None:
+    """With the real exchanges nobody misses the simulator; without a record of what was asked, all are judged."""
+    assert readers._wanted_processes(runtime) == list(runtime.platform.processes)
+    (runtime.run / "wanted.json").write_text(json.dumps({"services": ["kafka", "postgres", "airflow_setup"]}))
+    assert readers._wanted_processes(runtime) == ["postgres", "kafka"]
+
+
+def test_mute_reaches_what_a_stream_feeds(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped Silver stream quiets its tables and its exchange's DLQ rate, and nothing of the other exchange."""
+    from contextlib import nullcontext
+
+    wanted = {name: Wanted("running", 1, 1, intent_at=NOW - timedelta(days=1)) for name in runtime.platform.streams}
+    wanted["silver_kraken"] = Wanted("stopped", 2, 1, intent_at=NOW - timedelta(days=1))
+    monkeypatch.setattr("k2.state.database.connect", lambda runtime, role: nullcontext())
+    monkeypatch.setattr("k2.state.streams.wanted_all", lambda connection: wanted)
+    subjects = ["silver_kraken", "silver_kraken_trades", "kraken", "silver_binance", "binance", "bronze_kraken_trades"]
+    found = readers.mute(runtime, [unknown(Check.FRESHNESS, s, "") for s in subjects], NOW)
+    assert [r.subject for r in found if r.muted] == ["silver_kraken", "silver_kraken_trades", "kraken"]
