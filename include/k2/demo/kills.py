@@ -1,0 +1,66 @@
+"""Kills drivers with -9 and reads from the ledger of launches how they came back."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from k2.launchers.records import read_all
+from k2.processes import ProcessId, family
+from k2.registry.runtime import Runtime
+from k2.state.database import connect
+from k2.state.streams import launches
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One driver killed: Python and its JVM, with SIGKILL."""
+
+    stream: str
+    fence: int
+    pids: tuple[int, ...]
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Seconds from the kill to each step of the way back; None for a step not reached."""
+
+    kill: Kill
+    detected: float | None
+    decided: float | None
+    launched: float | None
+    first_commit: float | None
+
+
+def living_driver(runtime: Runtime, stream: str) -> tuple[int, ProcessId] | None:
+    """(fence, process) of the newest driver of a stream that lives; None when none does."""
+    records, _ = read_all(runtime)
+    found = [(r.fence, r.process) for r in records if r.stream == stream and r.process is not None and r.process.alive]
+    return max(found, key=lambda pair: pair[0], default=None)
+
+
+def kill_driver(runtime: Runtime, stream: str) -> Kill | None:
+    """Kill -9 the living driver of a stream. None when there is none to kill."""
+    living = living_driver(runtime, stream)
+    if living is None:
+        return None
+    fence, process = living
+    members = family([process])
+    at = datetime.now(UTC)
+    killed = [member.pid for member in members if member.send(signal.SIGKILL)]
+    return Kill(stream, fence, tuple(killed), at)
+
+
+def recoveries(runtime: Runtime, kills: Iterable[Kill]) -> list[Recovery]:
+    """How far each killed driver's successor has come, by the ledger."""
+    with connect(runtime, "reader") as connection:
+        rows = launches(connection)
+    result = []
+    for kill in kills:
+        row = next((r for r in rows if r["stream"] == kill.stream and r["fence"] > kill.fence), {})
+        steps = ((row.get(name) - kill.at).total_seconds() if row.get(name) else None for name in ("detected_at", "intent_at", "launched_at", "first_commit_at"))
+        result.append(Recovery(kill, *steps))
+    return result
