@@ -17,6 +17,7 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
+from pyspark.sql.streaming import StreamingQuery
 
 from classification import Classifier
 from decoders.base import load_decoder
@@ -27,10 +28,7 @@ from status import Board, Listener
 from tables import LAYOUTS
 
 CLIENT_JARS = ("kafka-clients-*.jar", "spark-sql-kafka-*.jar", "spark-token-provider-kafka-*.jar", "commons-pool2-*.jar", "postgresql-*.jar")
-CLIENT_PACKAGES = (
-    "org/apache/kafka/clients/consumer/", "org/apache/kafka/clients/admin/", "org/apache/kafka/common/", "org/apache/kafka/clients/",
-    "org/apache/spark/", "org/apache/commons/pool2/", "org/postgresql/",
-)  # fmt: skip
+CLIENT_PACKAGES = ("org/apache/kafka/clients/", "org/apache/kafka/common/", "org/apache/spark/", "org/apache/commons/pool2/", "org/postgresql/")
 CATALOG = "scratch"
 ROWS = 20
 
@@ -40,14 +38,14 @@ def main() -> None:
     parser.add_argument("--jars", required=True, type=Path, help="folder that holds spark/*.jar")
     jars = parser.parse_args().jars
     target = archive_of(jars)
-    partial = target.with_suffix(".part")
-    partial.unlink(missing_ok=True)
+    partial = target.with_suffix(f".{os.getpid()}.part")
     with tempfile.TemporaryDirectory(prefix="k2-archive-") as folder:
         scratch = Path(folder)
         spark = start_session(application="archive", jars=jars, heap_mb=640, scratch=scratch / "tmp", fence=1, write_archive=partial)
         jvm = spark.sparkContext._gateway.proc  # type: ignore[union-attr]
         exercise(spark, scratch)
         load_clients(spark, jars / "spark")
+        spark.stop()
         jvm.stdin.close()
         jvm.wait()
     partial.replace(target)
@@ -66,21 +64,6 @@ def exercise(spark: SparkSession, scratch: Path) -> None:
         spark.sql(f"CREATE TABLE {CATALOG}.db.{layer} ({layout.ddl}) USING iceberg PARTITIONED BY (days({layout.days_of}))")
     schema = (CONFIG_DIR / "avro" / "binance_raw_trade.avsc").read_text()
     classifier = Classifier(exchange="binance", reader_schema=schema, decoder=load_decoder("binance"))
-    spark.createDataFrame([(b"\x00\x00\x00\x00\x01", i) for i in range(ROWS)], "raw_bytes binary, offset bigint").createOrReplaceTempView("records")
-
-    def bronze(batch: DataFrame, _: int) -> None:
-        rows = spark.table("records").select(
-            f.concat("raw_bytes", f.expr("unhex('0a7472616465')")).alias("raw_bytes"),
-            f.lit("t").alias("topic"),
-            f.lit(0).alias("partition"),
-            "offset",
-            f.current_timestamp().alias("kafka_timestamp"),
-            f.current_timestamp().alias("ingestion_timestamp"),
-            f.current_date().alias("ingestion_date"),
-            f.lit(b"k").alias("kafka_key"),
-            f.expr("array(named_struct('key', 'k', 'value', X'00'))").alias("headers"),
-        )
-        rows.writeTo(f"{CATALOG}.db.bronze").option("fanout-enabled", "true").append()
 
     def silver(batch: DataFrame, _: int) -> None:
         classified = classifier.classify(batch, Known({1: schema}, frozenset({2}))).persist()
@@ -89,19 +72,27 @@ def exercise(spark: SparkSession, scratch: Path) -> None:
             frame.select(*LAYOUTS[layer].names).writeTo(f"{CATALOG}.db.{layer}").option("fanout-enabled", "true").append()
         classified.unpersist()
 
-    rate = spark.readStream.format("rate-micro-batch").option("rowsPerBatch", ROWS).load()
-    copies = rate.select(f.lit(b"x").alias("raw_bytes"), f.lit("t").alias("topic"), f.lit(0).alias("partition"), f.col("value").alias("offset"),
-                         f.col("timestamp").alias("kafka_timestamp"), f.current_timestamp().alias("ingestion_timestamp"), f.current_date().alias("ingestion_date"),
-                         f.lit(b"k").alias("kafka_key"), f.lit(None).cast("array<struct<key:string,value:binary>>").alias("headers"))  # fmt: skip
-    native = copies.writeStream.format("iceberg").option("checkpointLocation", str(scratch / "c0")).option("check-nullability", "false")
-    _await(native.trigger(processingTime="1 second").toTable(f"{CATALOG}.db.bronze"), 1)
-    bronze(rate, 0)
+    value = f.unhex(f.lit("00000000010a7472616465"))  # a frame, and a body that cannot be decoded
+    records = spark.readStream.format("rate-micro-batch").option("rowsPerBatch", ROWS).load()
+    rows = records.select(
+        value.alias("raw_bytes"),
+        f.lit("topic").alias("topic"),
+        f.lit(0).alias("partition"),
+        f.col("value").alias("offset"),
+        f.col("timestamp").alias("kafka_timestamp"),
+        f.current_timestamp().alias("ingestion_timestamp"),
+        f.current_date().alias("ingestion_date"),
+        value.alias("kafka_key"),
+        f.lit(None).cast("array<struct<key:string,value:binary>>").alias("headers"),
+    )
+    native = rows.writeStream.format("iceberg").option("checkpointLocation", str(scratch / "bronze")).option("check-nullability", "false")
+    _await_first_batch(native.trigger(processingTime="1 second").toTable(f"{CATALOG}.db.bronze"))
     reader = spark.readStream.format("iceberg").option("streaming-max-rows-per-micro-batch", 1000).table(f"{CATALOG}.db.bronze")
-    _await(reader.writeStream.option("checkpointLocation", str(scratch / "c1")).trigger(processingTime="1 second").foreachBatch(silver).start(), 1)
+    _await_first_batch(reader.writeStream.option("checkpointLocation", str(scratch / "silver")).trigger(processingTime="1 second").foreachBatch(silver).start())
 
 
-def _await(query: Any, batches: int) -> None:
-    while query.isActive and (query.lastProgress or {"batchId": -1})["batchId"] < batches - 1:
+def _await_first_batch(query: StreamingQuery) -> None:
+    while query.isActive and query.lastProgress is None:
         query.awaitTermination(0.2)
     if error := query.exception():
         raise error

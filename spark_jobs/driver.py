@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from catalog import CONNECTION_ERRORS, open_catalog
-from failures import Failure, causes, classify
+from failures import Failure, QueryFailed, causes, classify
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.registry.observed import ExitCode
 from k2.registry.platform import ConfigError, Platform, Stream
@@ -73,8 +73,10 @@ class Driver:
         """One line in the driver's log."""
         print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {message}", file=sys.stderr, flush=True)
 
-    def wait(self, dependency: str) -> None:
+    def wait(self, dependency: str, why: str) -> None:
         """Say that a dependency does not answer, and pause before the next attempt. Raises Stopping on SIGTERM."""
+        if self.board.status.waits_for != dependency:
+            self.say(f"waits for {dependency}: {why}")
         self.board.wait_for(dependency)
         deadline = time.monotonic() + RETRY_SECONDS
         while time.monotonic() < deadline:
@@ -112,7 +114,7 @@ def main(kind: str, start: Start) -> NoReturn:
     except Exception as error:
         exit_.await_jvm(error)
         traceback.print_exception(error)
-        failure = classify(driver.failure or error) if not isinstance(error, ConfigError) else Failure(ExitCode.CONFIG, str(error))
+        failure = classify(error) if not isinstance(error, ConfigError) else Failure(ExitCode.CONFIG, str(error))
         exit_.leave(failure.code, failure.message)
 
 
@@ -147,7 +149,7 @@ def _run(driver: Driver, start: Start, exit_: Exit) -> str:
     driver.say("query is started")
     while not driver.stopping:
         if not query.isActive:
-            raise query.exception() or RuntimeError(f"query {driver.stream} ended without an error, and nobody asked for it")
+            raise _reason(driver, query)
         driver.board.update(message=query.status["message"])
         time.sleep(POLL_SECONDS)
     return _drain(driver, query)
@@ -161,9 +163,11 @@ def _open_catalog(driver: Driver) -> None:
             driver.board.wait_for(None)
             return
         except Exception as error:
-            if not any(cause.sql_state.startswith(CONNECTION_ERRORS) for cause in causes(error)):
+            lost = [cause for cause in causes(error) if cause.sql_state.startswith(CONNECTION_ERRORS)]
+            if not lost:
                 raise
-        driver.wait("catalog")
+            why = lost[-1].text
+        driver.wait("catalog", why)
 
 
 def _drain(driver: Driver, query: StreamingQuery) -> str:
@@ -171,24 +175,31 @@ def _drain(driver: Driver, query: StreamingQuery) -> str:
     driver.board.update(phase="stopping", message="draining")
     deadline = time.monotonic() + driver.platform.restart.drain_timeout_seconds
     while query.isActive and time.monotonic() < deadline:
-        in_flight = _in_flight(driver.checkpoint)
-        if in_flight is None:
+        if _in_flight(driver.checkpoint) is None:
             break
         time.sleep(0.01)
-    if not query.isActive and (error := driver.failure or query.exception()) and not isinstance(error, Stopping):
-        raise error
+    if not query.isActive and not isinstance(driver.failure, Stopping):
+        raise _reason(driver, query)
     query.stop()
     in_flight = _in_flight(driver.checkpoint)
-    return "drained: every planned batch is committed" if in_flight is None else f"stopped before batch {in_flight} was committed: the next driver replays it"
+    return f"stopped before {in_flight} was committed: the next driver replays it" if in_flight else "drained: every planned batch is committed"
 
 
-def _in_flight(checkpoint: Path) -> int | None:
-    """The batch that is planned and not committed, if there is one or nobody can say."""
+def _in_flight(checkpoint: Path) -> str | None:
+    """The batch that is planned and not committed; None when there is none."""
     try:
         tail = read_tail(checkpoint)
-    except CheckpointUnreadable:
-        return -1
-    return None if tail.last_offset_batch == tail.last_commit_batch else tail.last_offset_batch
+    except CheckpointUnreadable as error:
+        return f"a batch that nobody can name ({error.reason})"
+    return None if tail.last_offset_batch == tail.last_commit_batch else f"batch {tail.last_offset_batch}"
+
+
+def _reason(driver: Driver, query: StreamingQuery) -> BaseException:
+    """Why a query ended that nobody had asked to."""
+    if driver.failure is not None:
+        return driver.failure
+    java = query._jsq.exception()
+    return QueryFailed(java.get()) if java.isDefined() else RuntimeError(f"query {driver.stream} ended without an error, and nobody asked for it")
 
 
 class Exit:

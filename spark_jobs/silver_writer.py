@@ -137,7 +137,7 @@ class SilverWriter:
             read = bronze.observe(observed, f.count(f.lit(1)).alias("rows"))
             classified = self._classifier.classify(read, self._book.known.without(refused)).persist()
             try:
-                count = _count(classified, observed)
+                count = _count(bronze, classified, observed)
                 unsettled = count.unknown - refused
                 missing = self._learn(unsettled)
                 refused |= missing
@@ -154,8 +154,7 @@ class SilverWriter:
             try:
                 missing = self._book.learn(ids)
             except RegistryUnreachable as error:
-                self._driver.say(str(error))
-                self._driver.wait("schema_registry")
+                self._driver.wait("schema_registry", str(error))
             else:
                 self._driver.board.wait_for(None)
                 return missing
@@ -185,7 +184,7 @@ def _schema_ids(text: str) -> frozenset[int]:
     return frozenset(int(part) for part in text.split(",") if part)
 
 
-def _count(classified: DataFrame, observed: Observation) -> Count:
+def _count(bronze: DataFrame, classified: DataFrame, observed: Observation) -> Count:
     """Count a classified batch. Raises RowsLost when its rows are not those that were read."""
     valid = f.col("fault").isNull()
     rows = (
@@ -200,7 +199,8 @@ def _count(classified: DataFrame, observed: Observation) -> Count:
         .collect()
     )
     count = Count(
-        read=observed.get["rows"],
+        # Spark plans a frame without rows away, and its observation with it.
+        read=observed.get["rows"] if rows else bronze.count(),
         silver=sum(row["silver"] for row in rows),
         dlq=sum(row["dlq"] for row in rows),
         offsets={str(row["kafka_partition"]): [row["first"], row["last"]] for row in sorted(rows)},

@@ -22,7 +22,7 @@ from k2.launchers.start import NotWanted, start
 from k2.probes import Observer
 from k2.probes.observer import Progress, Quick, compose
 from k2.probes.reading import failed
-from k2.registry.observed import Action, Decision, Driver, DriverState, Observation, Verdict, Wanted
+from k2.registry.observed import Action, Decision, Driver, DriverState, Observation, Reading, Verdict, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, incidents, streams, watchers
 from k2.state.database import Connection
@@ -110,11 +110,12 @@ def examine(runtime: Runtime, observation: Observation, now: datetime) -> Look:
     wanted, driver = observation.wanted.value, observation.driver.value
     found = False
     if wanted is not None and driver is not None and wanted.first_commit_at is None and driver.fence == wanted.fence and driver.started_at is not None:
+        path = runtime.checkpoint(observation.stream)
         try:
-            if first := first_commit_after(runtime.checkpoint(observation.stream), driver.started_at):
+            if first := first_commit_after(path, driver.started_at):
                 found = True
                 wanted = replace(wanted, first_commit_at=first[1], first_commit_batch=first[0])
-                observation = replace(observation, wanted=replace(observation.wanted, value=wanted))
+                observation = replace(observation, wanted=replace(observation.wanted, value=wanted), checkpoint=Reading(now, read_tail(path)))
         except CheckpointUnreadable as error:
             observation = replace(observation, checkpoint=failed(now, error))
     platform = runtime.platform

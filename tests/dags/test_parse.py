@@ -81,4 +81,4 @@ def test_plugins_folder_holds_registrations_only() -> None:
     ignored = (TREE / "plugins" / ".airflowignore").read_text().splitlines()
     assert "*/" in ignored
     modules = [path.stem for path in (TREE / "plugins").rglob("*.py") if "__pycache__" not in path.parts]
-    assert modules == ["k2_links"]
+    assert modules == ["k2_plugin"]

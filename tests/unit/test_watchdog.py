@@ -186,6 +186,8 @@ def test_a_first_commit_is_found_in_the_checkpoint(poll: watchdog.Poll, world: W
     world.drivers[A] = replace(DRIVER, fence=2)
     assert fire(poll) == []
     (tmp_path / A / "commits").mkdir(parents=True)
+    (tmp_path / A / "offsets").mkdir()
+    (tmp_path / A / "offsets" / "4").write_text('v1\n{}\n{"t":{"0":1}}')
     (tmp_path / A / "commits" / "4").write_text("v1\n{}")
     assert fire(poll) == [(A, Verdict.IDLE, Action.NONE)]
 

@@ -83,6 +83,7 @@ class WantedReachedTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         deadline = datetime.fromisoformat(self.deadline)
+        logged: dict[str, str] = {}
         while True:
             try:
                 found = await asyncio.to_thread(_read_progress, self.desired, self.wants)
@@ -91,6 +92,10 @@ class WantedReachedTrigger(BaseTrigger):
             except Exception as error:  # the database may be away for a moment; the deadline decides
                 log.warning("The streams' state could not be read: %s", error)
                 missing, over = dict.fromkeys(self.wants, f"its state could not be read: {type(error).__name__}: {error}"), False
+            for stream, because in missing.items():
+                if logged.get(stream) != because:
+                    log.info("%s: %s", stream, because)
+            logged = missing
             if over or datetime.now(UTC) >= deadline:
                 break
             await asyncio.sleep(self.interval_seconds)

@@ -182,6 +182,13 @@ def _strays(entries: Iterable[Entry]) -> list[str]:
     return strays
 
 
+def batch_seconds(entries: Iterable[Entry], last: int) -> list[float]:
+    """How long the last batches took, oldest first: from the plan's file to the commit's. Batches in flight are left out."""
+    changed = {entry.path: entry.changed for entry in entries}
+    done = sorted(int(p.removeprefix("commits/")) for p in changed if p.startswith("commits/") and p.removeprefix("commits/").isdigit())
+    return [(changed[f"commits/{n}"] - changed[f"offsets/{n}"]).total_seconds() for n in done[-last:] if f"offsets/{n}" in changed]
+
+
 def could_go(examination: Examination) -> list[str]:
     """What a pruner may one day remove, each with its reason. Nothing of it is removed now."""
     found = []

@@ -108,7 +108,7 @@ def fit_book(recordings: Sequence[Recording]) -> BookModel:
         gap_memory=_digits(memory(gaps)),
         group_size=quantiles(len(g) for g in groups),
         inner_gap_us=quantiles(inner_gaps),
-        delay_us=quantiles(max(0, m.event_us - m.trades[-1].time_us) for m in real_messages),
+        delay_us=quantiles({m.trades[-1].time_us: max(0, m.event_us - m.trades[-1].time_us) for m in reversed(real_messages)}.values()),
         quantity=quantiles(float(t.quantity) for t in trades if float(t.quantity) not in known),
         popular_quantities=tuple((q, _digits(share)) for q, share in popular),
         reference_price=_digits(statistics.median(float(t.price) for t in trades)),

@@ -43,10 +43,13 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
+_DECODER = json.JSONDecoder(parse_float=str, parse_constant=_no_constant)
+
+
 def loads(text: str) -> Any:
     """JSON in which no number passes through a float: those with a point or an exponent stay text."""
     try:
-        return json.loads(text, parse_float=str, parse_constant=_no_constant)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise MalformedFrame(f"not JSON: {error}") from None
 

@@ -7,7 +7,6 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -60,6 +59,8 @@ class KafkaSink:
                 # 0 = retry for ever: while Kafka is away the queue fills, reading pauses, and nothing is given up.
                 "message.timeout.ms": 0,
                 "error_cb": self._on_error,
+                # Broken connections are reported by error_cb, and there in bounded number.
+                "log_level": 2,
             }
         )
         self._poller = asyncio.create_task(self._poll(), name="kafka-poll")
@@ -85,7 +86,8 @@ class KafkaSink:
             self._registry.lookup_schema(subject, Schema(self._exchange.avro_schema(), "AVRO"), normalize_schemas=True)
         except SchemaRegistryError as error:
             return f"the schema registry does not hold include/config/avro/{self._exchange.schema_file} under {subject} ({error}): ./k2 up registers it"
-        except httpx.HTTPError as error:
+        except Exception as error:
+            # The client lets through the errors of whichever HTTP library its version uses.
             return f"the schema registry does not answer ({error}): is it up?"
         return None
 
@@ -108,7 +110,12 @@ class KafkaSink:
         """Flush, and return how many records Kafka did not acknowledge in time or refused."""
         remaining = await asyncio.to_thread(self._producer.flush, timeout_seconds)
         self._poller.cancel()
-        return remaining + self.undelivered
+        await asyncio.gather(self._poller, return_exceptions=True)
+        refused = self.undelivered
+        if remaining:
+            self._producer.purge()
+        del self._producer
+        return remaining + refused
 
     async def _poll(self) -> None:
         try:

@@ -117,9 +117,10 @@ def share(check: Check, subject: str, used: float, budget: float, threshold: Thr
 
 
 def dlq_rate(exchange: str, silver: int, dlq: int, threshold: Threshold, window: str) -> CheckResult:
-    """Dead-lettered rows as a share of all rows of one exchange in one window: dlq / (silver + dlq). No rows at all: 0 %."""
-    evidence = f"{dlq:,} of {silver + dlq:,} rows in {window}"
-    return measured(Check.DLQ_RATE, exchange, 100 * dlq / (silver + dlq) if silver + dlq else 0.0, threshold, evidence)
+    """Dead-lettered rows as a share of all rows of one exchange in one window: dlq / (silver + dlq). Without any row there is no rate."""
+    if not silver + dlq:
+        return unknown(Check.DLQ_RATE, exchange, f"no row reached Silver or the DLQ in {window}", threshold)
+    return measured(Check.DLQ_RATE, exchange, 100 * dlq / (silver + dlq), threshold, f"{dlq:,} of {silver + dlq:,} rows in {window}")
 
 
 STREAM_STATUS = {

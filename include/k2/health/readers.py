@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from k2.health.checks import Check, CheckResult, Status, dlq_rate, measured, share, stream, unknown
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 WINDOW = timedelta(hours=24)
 QUIET_AFTER_START = timedelta(minutes=10)
 """A stream that was started less long ago may still catch up: how it fares opens no incident."""
+BATCHES = 20
 MIB = 1024 * 1024
 
 
@@ -34,10 +36,10 @@ def examine(runtime: Runtime, now: datetime) -> list[CheckResult]:
     streams = list(runtime.platform.streams)
     exchanges = list(runtime.platform.exchanges)
     parts: list[tuple[Callable[[Runtime, datetime], Iterable[CheckResult]], Iterable[tuple[Check, str]]]] = [
-        (read_streams, [(c, s) for c in (Check.STREAM, Check.LAG_ROWS, Check.LAG_SECONDS, Check.BATCH_DURATION) for s in streams]),
+        (read_streams, [(c, s) for c in (Check.STREAM, Check.LAG_ROWS, Check.LAG_SECONDS) for s in streams]),
         (read_driver_memory, [(Check.MEMORY, s) for s in streams]),
         (read_process_memory, [(Check.MEMORY, p) for p in _wanted_processes(runtime)]),
-        (read_checkpoints, [(Check.CHECKPOINT_SIZE, s) for s in streams]),
+        (read_checkpoints, [(c, s) for c in (Check.CHECKPOINT_SIZE, Check.BATCH_DURATION) for s in streams]),
         (read_dlq, [(Check.DLQ_RATE, e) for e in exchanges]),
         (read_freshness, [(Check.FRESHNESS, t) for t in _fed_tables(runtime)]),
         (read_disk, [(Check.DISK, "home")]),
@@ -82,36 +84,24 @@ def quiet(wanted: Wanted, now: datetime) -> str | None:
 
 
 def read_streams(runtime: Runtime, now: datetime) -> Iterable[CheckResult]:
-    """Verdict, lag and batch duration of each stream, by looking as the watchdog does."""
+    """Verdict and lag of each stream, by looking as the watchdog does."""
     from k2 import watchdog
 
     for look in watchdog.look(runtime):
         yield stream(look.observation.stream, look.decision.verdict, look.decision.because)
-        yield from judge_stream(runtime, look.observation)
+        yield from judge_lag(runtime, look.observation)
 
 
-def judge_stream(runtime: Runtime, seen: Observation) -> Iterable[CheckResult]:
-    limits, name = runtime.platform.thresholds, seen.stream
-    head = seen.head.value
+def judge_lag(runtime: Runtime, seen: Observation) -> Iterable[CheckResult]:
+    limits, head = runtime.platform.thresholds, seen.head.value
     for check, threshold, value in (
         (Check.LAG_ROWS, limits.lag_rows, head.lag_rows if head else None),
         (Check.LAG_SECONDS, limits.lag_seconds, head.lag_seconds if head else None),
     ):
         if value is None:
-            yield unknown(check, name, seen.head.error or seen.checkpoint.error or "the source's head and the checkpoint give no such number", threshold)
+            yield unknown(check, seen.stream, seen.head.error or seen.checkpoint.error or "the source's head and the checkpoint give no such number", threshold)
         else:
-            yield measured(check, name, value, threshold, f"source head at {seen.head.at:%H:%M:%S} UTC")
-    yield _batch_duration(runtime, seen)
-
-
-def _batch_duration(runtime: Runtime, seen: Observation) -> CheckResult:
-    limit = runtime.platform.thresholds.batch_percent_of_trigger
-    status = seen.status.value
-    if status is None:
-        return unknown(Check.BATCH_DURATION, seen.stream, seen.status.error or "the driver was not asked", limit)
-    if status.batch_seconds is None:
-        return unknown(Check.BATCH_DURATION, seen.stream, "the driver has finished no batch yet", limit)
-    return share(Check.BATCH_DURATION, seen.stream, status.batch_seconds, runtime.platform.streams[seen.stream].trigger_seconds, limit, "s")
+            yield measured(check, seen.stream, value, threshold, f"source head at {seen.head.at:%H:%M:%S} UTC")
 
 
 def read_driver_memory(runtime: Runtime, now: datetime) -> Iterable[CheckResult]:
@@ -163,16 +153,24 @@ def _wanted_processes(runtime: Runtime) -> list[str]:
 
 
 def read_checkpoints(runtime: Runtime, now: datetime) -> Iterable[CheckResult]:
-    from k2.checkpoints.examine import walk
+    """Size of each checkpoint, and how long its last batches took against the trigger: one slow batch alone is no trouble."""
+    from k2.checkpoints.examine import batch_seconds, walk
 
-    limit = runtime.platform.thresholds.checkpoint_mb
-    for name in runtime.platform.streams:
+    limits = runtime.platform.thresholds
+    for name, spec in runtime.platform.streams.items():
         path = runtime.checkpoint(name)
         files = list(walk(path))
         if files:
-            yield measured(Check.CHECKPOINT_SIZE, name, sum(f.size for f in files) / MIB, limit, f"{len(files)} files below {path.name}")
+            yield measured(Check.CHECKPOINT_SIZE, name, sum(f.size for f in files) / MIB, limits.checkpoint_mb, f"{len(files)} files below {path.name}")
         else:
-            yield unknown(Check.CHECKPOINT_SIZE, name, "it has no checkpoint yet", limit)
+            yield unknown(Check.CHECKPOINT_SIZE, name, "it has no checkpoint yet", limits.checkpoint_mb)
+        batches = batch_seconds(files, BATCHES)
+        if batches:
+            evidence = f"{median(batches):.1f} of {spec.trigger_seconds} s, median of the last {len(batches)} batches"
+            percent = 100 * median(batches) / spec.trigger_seconds
+            yield measured(Check.BATCH_DURATION, name, percent, limits.batch_percent_of_trigger, evidence)
+        else:
+            yield unknown(Check.BATCH_DURATION, name, "it has finished no batch yet", limits.batch_percent_of_trigger)
 
 
 def read_dlq(runtime: Runtime, now: datetime) -> Iterable[CheckResult]:
@@ -203,7 +201,7 @@ def read_freshness(runtime: Runtime, now: datetime) -> Iterable[CheckResult]:
         filled = [s for s in history or [] if int(_properties(s).get("added-records", 0)) > 0]
         if filled:
             newest = max(map(_at, filled))
-            yield measured(Check.FRESHNESS, name, (now - newest).total_seconds(), limit, f"last rows committed at {newest:%Y-%m-%d %H:%M:%S} UTC")
+            yield measured(Check.FRESHNESS, name, max(0.0, (now - newest).total_seconds()), limit, f"last rows committed at {newest:%Y-%m-%d %H:%M:%S} UTC")
         else:
             yield unknown(Check.FRESHNESS, name, "no commit with rows yet", limit)
 

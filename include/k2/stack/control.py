@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from k2.processes import ProcessId, end
-from k2.registry.platform import Platform, load_platform
+from k2.registry.platform import ConfigError, Platform, load_platform
 from k2.registry.runtime import Runtime
 from k2.stack import plan, ports, preflight, records
 from k2.stack.drivers import recorded_drivers
@@ -32,6 +32,7 @@ START_SECONDS = 300
 SUPERVISOR_SECONDS = 20
 STOP_SECONDS = 180
 GIVE_UP_AFTER_FAILURES = 3
+READY = (Phase.HEALTHY, Phase.DONE)
 
 
 @dataclass
@@ -58,11 +59,12 @@ def up(
     Safe to repeat: what runs already is left alone. Raises K2Error or ConfigError with what is wrong and the fix.
     """
     progress = progress or Silent()
-    here = Home(home.absolute()) if home else Home.default()
+    here = Home.at(home)
     preflight.check_machine()
     platform = load_platform(profile)
     java_home = find_java(progress)
     here.create()
+    progress.now("waiting for another k2 that starts or stops this platform")
     with here.locked("up.lock", wait=True):
         running = records.living(here)
         supervised = _is_supervised(here)
@@ -168,7 +170,7 @@ def _start_supervisor(home: Home, runtime: Runtime, java_home: Path) -> None:
 
 def _wait_until_healthy(home: Home, names: Sequence[str], serial: int, progress: Progress) -> None:
     deadline = time.monotonic() + START_SECONDS
-    seen: set[str] = set()
+    told: set[str] = set()
     failures: dict[str, int] = {}
     began = time.monotonic()
     while True:
@@ -181,13 +183,13 @@ def _wait_until_healthy(home: Home, names: Sequence[str], serial: int, progress:
         services: dict[str, dict[str, Any]] = state["services"]
         for name in names:
             facts = services[name]
-            if facts["phase"] in (Phase.HEALTHY, Phase.DONE) and name not in seen:
-                seen.add(name)
+            if facts["phase"] in READY and name not in told:
+                told.add(name)
                 progress.say(f"{name} {'is healthy' if facts['phase'] == Phase.HEALTHY else 'is done'}")
             if facts["failures"] - failures.setdefault(name, facts["failures"]) >= GIVE_UP_AFTER_FAILURES:
                 last = _last_line(home.logs / f"{name}.log")
                 raise K2Error(f"{name} does not stay up: {facts['detail']} ({last}): see ./k2 logs {name}; ./k2 down stops the rest")
-        waiting = {name: services[name]["detail"] or services[name]["phase"] for name in names if name not in seen}
+        waiting = {name: services[name]["detail"] or services[name]["phase"] for name in names if services[name]["phase"] not in READY}
         if not waiting:
             return
         if time.monotonic() > deadline:
@@ -211,7 +213,7 @@ def down(home: Path | None = None, *, progress: Progress | None = None) -> DownR
     Works also when the supervisor or the host agent was killed, and when nothing runs.
     """
     progress = progress or Silent()
-    here = Home(home.absolute()) if home else Home.default()
+    here = Home.at(home)
     report = DownReport()
     if not here.run.is_dir():
         return report
@@ -224,7 +226,10 @@ def down(home: Path | None = None, *, progress: Progress | None = None) -> DownR
             _follow_stop(here, supervisor, progress)
         if runtime and (records.living(here) or recorded_drivers(runtime)):
             progress.now("stopping what runs without a supervisor")
-            stop_orphans(here)
+            try:
+                stop_orphans(here)
+            except ConfigError as error:
+                progress.say(f"what is left is stopped without order: {error}")
         strays = records.everything(here, but=_own_family())
         if strays:
             progress.now(f"ending {len(strays)} more processes")
@@ -263,4 +268,4 @@ def _follow_stop(home: Home, supervisor: ProcessId, progress: Progress) -> None:
 
 def status(home: Path | None = None) -> PlatformStatus:
     """What runs now and how it is."""
-    return read_status(Home(home.absolute()) if home else Home.default())
+    return read_status(Home.at(home))

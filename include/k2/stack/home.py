@@ -47,9 +47,9 @@ class Home:
     path: Path
 
     @classmethod
-    def default(cls) -> Home:
-        """`K2_HOME`, by default .k2 in the project tree."""
-        return cls(Path(os.environ.get("K2_HOME") or TREE / ".k2").absolute())
+    def at(cls, path: Path | None = None) -> Home:
+        """This folder; without one `K2_HOME`, by default .k2 in the project tree. One folder has one name, links or not."""
+        return cls((path or Path(os.environ.get("K2_HOME") or TREE / ".k2")).resolve())
 
     @property
     def run(self) -> Path:

@@ -50,7 +50,7 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
             name="host_agent",
             argv=(*python, "k2.launchers.agent"),
             healthy=unix_socket(runtime.agent_socket),
-            needs=("postgres",),
+            needs=("postgres", "kafka", "schema_registry"),  # not of its own: the drivers that it starts, and drains, work with them
             stop_after=("airflow_scheduler", "airflow_triggerer"),
             before_stop=lambda: drain_drivers(runtime),
             budget_mb=budgets.get("host_agent"),

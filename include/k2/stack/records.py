@@ -6,23 +6,36 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from k2.launchers.records import boot_id
 from k2.processes import ProcessId, family
 from k2.stack.drivers import recorded_drivers
 from k2.stack.home import Home, read_json, write_atomically
 
 
+def as_record(process: ProcessId) -> dict[str, int | str]:
+    """The process for ever: a pid and a start time mean nothing after a reboot."""
+    return {**process.as_dict(), "boot": boot_id()}
+
+
+def from_record(facts: dict[str, Any] | None) -> ProcessId | None:
+    """The recorded process, if it lives."""
+    if not facts or facts["boot"] != boot_id():
+        return None
+    process = ProcessId(facts["pid"], facts["start"])
+    return process if process.alive else None
+
+
 def remember(home: Home, service: str, process: ProcessId) -> None:
-    write_atomically(home.services / f"{service}.json", json.dumps(process.as_dict()))
+    write_atomically(home.services / f"{service}.json", json.dumps(as_record(process)))
 
 
 def recall(home: Home, service: str) -> ProcessId | None:
     """The process of an earlier start of this service, if it lives."""
-    facts = read_json(home.services / f"{service}.json")
-    process = ProcessId(**facts) if facts else None
-    return process if process and process.alive else None
+    return from_record(read_json(home.services / f"{service}.json"))
 
 
 def forget(home: Home, service: str) -> None:
@@ -41,9 +54,7 @@ def living(home: Home) -> dict[str, ProcessId]:
 
 def supervisor_of(home: Home) -> ProcessId | None:
     """The supervisor that wrote the state file, if it lives."""
-    facts = (read_json(home.state_file) or {}).get("supervisor")
-    process = ProcessId(**facts) if facts else None
-    return process if process and process.alive else None
+    return from_record((read_json(home.state_file) or {}).get("supervisor"))
 
 
 def session_members(leader: int) -> list[ProcessId]:

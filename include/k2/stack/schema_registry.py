@@ -9,12 +9,13 @@ import httpx
 
 from k2.registry.runtime import Runtime
 from k2.stack.home import Home
+from k2.stack.jars import LOCK, read_lock
 from k2.stack.service import Service, http
 
 
 def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int], budget_mb: int | None) -> Service:
     port = ports["schema_registry"]
-    folder = runtime.jars / "registry"
+    jar = next(jar for jar in read_lock(LOCK.read_text()) if jar.purpose == "registry")
     settings = {
         "quarkus.http.host": "127.0.0.1",
         "quarkus.http.port": str(port),
@@ -29,7 +30,7 @@ def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int]
             str(java_home / "bin" / "java"),
             *("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
             *(f"-D{name}={value}" for name, value in settings.items()),
-            *("-jar", str(next(folder.glob("apicurio-registry-app-*-runner.jar")))),
+            *("-jar", str(runtime.jars / "registry" / f"{jar.artifact}-{jar.version}-runner.jar")),
         ),
         healthy=http(f"{runtime.schema_registry}/subjects"),
         ports=(port,),

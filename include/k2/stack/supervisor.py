@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 
+from k2.launchers.records import boot_id
 from k2.processes import ProcessId, end, family
 from k2.stack import plan, ports, records
 from k2.stack.errors import K2Error
@@ -40,7 +41,8 @@ STEADY_SECONDS = 60
 CHECK_SECONDS = 5
 LOST_CHECKS = 3
 LOG_LIMIT = 20 * 1024 * 1024
-HOUSEKEEPING_SECONDS = 20
+HOUSEKEEPING_SECONDS = 60
+AIRFLOW_LOG_DAYS = 7
 
 
 class Phase(StrEnum):
@@ -77,7 +79,9 @@ class Supervisor:
         self._ready: dict[str, asyncio.Event] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._old_sessions: set[int] = set()
         self._serial = 0
+        self._identity = ProcessId.of(os.getpid()) or ProcessId(os.getpid(), 0)
         self._stop = asyncio.Event()
 
     @classmethod
@@ -116,7 +120,7 @@ class Supervisor:
 
     def _publish(self) -> None:
         state = {
-            "supervisor": (ProcessId.of(os.getpid()) or ProcessId(os.getpid(), 0)).as_dict(),
+            "supervisor": records.as_record(self._identity),
             "serial": self._serial,
             "services": {name: vars(status) for name, status in self.status.items()},
         }
@@ -242,21 +246,22 @@ class Supervisor:
             await asyncio.sleep(pause if status.phase is Phase.STARTING else CHECK_SECONDS)
 
     async def _end_leftovers(self, service: Service) -> None:
-        """End what a crashed start left in its session; a process with a child of its own (a task at work) is left to finish."""
+        """End what a crashed start left in its session, but let an Airflow task that is at work finish."""
         facts = read_json(self.home.services / f"{service.name}.json")
-        if facts is None:
+        if facts is None or facts["boot"] != boot_id():
             return
-        members = records.session_members(facts["pid"])
-        idle = [m for m in members if not _has_children(m)]
-        if idle:
-            killed = await asyncio.to_thread(end, idle, grace_seconds=5)
-            log.info("%s: ended %d leftover processes, %d of them with SIGKILL", service.name, len(idle), len(killed))
+        if await asyncio.to_thread(end_idle, facts["pid"]):
+            self._old_sessions.add(facts["pid"])
 
     async def _keep_house(self) -> None:
         """Bound the logs. The services write to files, not to pipes, so that they outlive this supervisor."""
         while True:
             for path in self.home.logs.glob("*.log"):
                 await asyncio.to_thread(rotate, path, LOG_LIMIT)
+            for leader in list(self._old_sessions):
+                if not await asyncio.to_thread(end_idle, leader):
+                    self._old_sessions.remove(leader)
+            await asyncio.to_thread(forget_old_files, self.home.logs / "airflow", AIRFLOW_LOG_DAYS)
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     async def stop(self) -> None:
@@ -301,6 +306,15 @@ def rotate(path: Path, limit: int) -> None:
         os.truncate(path, 0)
 
 
+def forget_old_files(folder: Path, days: float) -> None:
+    """Remove files that were last written so long ago: Airflow keeps one per task and never removes any."""
+    oldest = time.time() - days * 86400
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and not path.is_symlink() and path.stat().st_mtime < oldest:
+                path.unlink()
+
+
 def _started_at(process: ProcessId) -> datetime:
     try:
         return datetime.fromtimestamp(psutil.Process(process.pid).create_time(), UTC)
@@ -308,11 +322,21 @@ def _started_at(process: ProcessId) -> datetime:
         return datetime.now(UTC)
 
 
-def _has_children(process: ProcessId) -> bool:
-    try:
-        return bool(psutil.Process(process.pid).children())
-    except psutil.NoSuchProcess:
-        return False
+def end_idle(leader: int) -> int:
+    """End the processes of a session whose leader is dead, but those that have a child in it and those children. Returns how many live on.
+
+    A worker of Airflow's executor outlives the scheduler; with a child it runs a task, without one it would wait for ever.
+    """
+    members = records.session_members(leader)
+    parents = {}
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parents[member.pid] = psutil.Process(member.pid).ppid()
+    idle = [m for m in members if m.pid not in parents.values() and parents.get(m.pid) not in parents]
+    if idle:
+        killed = end(idle, grace_seconds=5)
+        log.info("ended %d processes that a crash left behind, %d of them with SIGKILL", len(idle), len(killed))
+    return len(members) - len(idle)
 
 
 def stop_orphans(home: Home) -> None:

@@ -53,7 +53,7 @@ def kill_supervisor(home: Home) -> None:
     until(lambda: not supervisor.alive)
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
@@ -232,7 +232,7 @@ def test_an_unprivileged_user_can_run_the_stack(stranger: pwd.struct_passwd) -> 
             assert started.returncode == 0, started.stderr
             status = json.loads(as_stranger("status", "--json").stdout)
             assert {s["name"]: s["state"] for s in status["services"]} == dict.fromkeys(("postgres", "kafka", "schema_registry"), "healthy")
-            owners = {os.stat(f"/proc/{p.pid}").st_uid for p in records.everything(Home(home))}
+            owners = {Path(f"/proc/{p.pid}").stat().st_uid for p in records.everything(Home(home))}
             assert owners == {stranger.pw_uid}
         finally:
             stopped = as_stranger("down")

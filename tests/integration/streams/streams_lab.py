@@ -35,7 +35,7 @@ from k2.state import streams
 from k2.state.database import connect, register
 
 PARTITIONS = 3
-START_SECONDS = 120
+START_SECONDS = 300
 """A driver starts in 10 s on an idle machine; a run of all tests is not one."""
 
 
@@ -245,7 +245,7 @@ class Lab:
             }
             for number, value in enumerate(values)
         ]
-        plain = pa.schema([pa.field(f.name, f.type) for f in table.schema().as_arrow() if f.name != "headers"])
+        plain = pa.schema([pa.field(f.name, f.type, f.nullable) for f in table.schema().as_arrow() if f.name != "headers"])
         file = self.runtime.home / f"{exchange}-{uuid.uuid4().hex}.parquet"
         pq.write_table(pa.Table.from_pylist(rows, schema=plain), file)
         table.add_files([file.as_uri()])

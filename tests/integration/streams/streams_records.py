@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ import fastavro
 
 from k2.registry.platform import CONFIG_DIR
 
-NOW_MS = 1_790_000_000_123
-"""Kafka timestamp of every record here unless one says otherwise."""
+NOW_MS = int(time.time()) * 1000 + 123
+"""Kafka timestamp of every record here. Kafka deletes records by this time, so it must be a recent one."""
 GOOD = None
 
 

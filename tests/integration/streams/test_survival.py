@@ -38,6 +38,7 @@ def kafka_positions(lab: Lab) -> list[tuple[int, int]]:
     return [record[:2] for record in lab.records(EXCHANGE)]
 
 
+@pytest.mark.timeout(900)
 def test_bronze(lab: Lab, schema_id: int) -> None:
     """Bronze killed before its commit and between commit and commit log, then frozen: Kafka's records, each once."""
     stream = f"bronze_{lab.name}_{EXCHANGE}"
@@ -117,6 +118,7 @@ def killed_after_commit(lab: Lab, driver: RunningDriver, produce: Callable[[], N
     return False
 
 
+@pytest.mark.timeout(900)
 def test_silver(lab: Lab, registry: Switch, base_stack: Runtime) -> None:
     """Silver killed before its write, between Silver and DLQ, and before the commit log, then frozen: each row of Bronze once."""
     exchange, unknown_id, foreign_id = "binance", 987_654, 987_655

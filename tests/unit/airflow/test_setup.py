@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from k2.airflow import links, setup
+from k2.airflow import setup
 from k2.airflow.dags import Pool
 from k2.registry.runtime import Runtime
 
@@ -62,14 +62,3 @@ def test_any_doubt_means_work(tmp_path: Path, stamp: str | None) -> None:
     if stamp is not None:
         file.write_text(stamp)
     assert not setup.is_done(where, setup.desired(where), file)
-
-
-def test_link_to_the_stand_in_only_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a runtime, and with Slack itself, the navigation has no such link."""
-    file = tmp_path / "runtime.json"
-    monkeypatch.setenv("K2_RUNTIME", str(file))
-    assert links.navigation() == []
-    file.write_text(runtime(tmp_path, None).model_dump_json())
-    assert links.navigation() == []
-    file.write_text(runtime(tmp_path, "http://127.0.0.1:9").model_dump_json())
-    assert [link["href"] for link in links.navigation()] == ["http://127.0.0.1:9"]

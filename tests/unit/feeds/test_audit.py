@@ -97,7 +97,9 @@ def test_before_the_first_subscription_nothing_is_missed() -> None:
     assert (result.missing, result.not_wanted, result.whole) == (0, {"BTC/USD": 4}, True)
 
 
-@pytest.mark.parametrize(("end", "missing"), [(closed(1001), 0), (closed(1000), 3), (closed(4000), 3), (closed(None, by="exchange"), 3), (closed(1001, by="exchange"), 3)])
+@pytest.mark.parametrize(
+    ("end", "missing"), [(closed(1001), 0), (closed(1000), 3), (closed(4000), 3), (closed(None, by="exchange"), 3), (closed(1001, by="exchange"), 3)]
+)
 def test_after_the_end_of_a_connection(end: dict[str, Any], missing: int) -> None:
     """Only a feed that was asked to stop misses nothing afterwards; a broken one does."""
     result = audit([OPENED, *lines(TRADES[:7]), end, *lines(TRADES[7:])], TRADES[:7], "kraken_v2")

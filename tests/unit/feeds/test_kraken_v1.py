@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fastavro import parse_schema
 from fastavro.validation import validate
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2.feeds.kraken_v1 import PROTOCOL, parse
@@ -76,7 +76,11 @@ def test_malformed_frames(frame: str) -> None:
         parse(frame, 0)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=10))
 def test_no_json_raises_anything_else(value: object) -> None:
     """Any JSON at all is a message, an event or a MalformedFrame."""
     try:

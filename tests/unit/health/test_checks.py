@@ -41,7 +41,6 @@ def test_more_is_never_better(a: float, b: float) -> None:
 @pytest.mark.parametrize(
     ("silver", "dlq", "value", "status"),
     [
-        (0, 0, 0.0, Status.GREEN),
         (9999, 1, 0.01, Status.GREEN),
         (999, 1, 0.1, Status.YELLOW),
         (99, 1, 1.0, Status.YELLOW),
@@ -54,6 +53,11 @@ def test_dlq_rate_is_the_share_of_all_rows(silver: int, dlq: int, value: float, 
     result = dlq_rate("binance", silver, dlq, Threshold(yellow=0.1, red=1.0), "the last 24 h")
     assert (result.value, result.status) == (value, status)
     assert f"{dlq:,} of {silver + dlq:,} rows in the last 24 h" == result.evidence
+
+
+def test_no_rows_have_no_rate() -> None:
+    """Nothing read is not the same as nothing wrong."""
+    assert dlq_rate("kraken", 0, 0, LIMIT, "the last 24 h").status is Status.UNKNOWN
 
 
 def test_share_of_a_budget() -> None:

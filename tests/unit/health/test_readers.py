@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from k2.health import readers
 from k2.health.checks import Check, Status, unknown
-from k2.registry.observed import Checkpoint, Driver, DriverState, Head, Observation, QueryStatus, Reading, Wanted
+from k2.registry.observed import Checkpoint, Driver, DriverState, Head, Observation, Reading, Wanted
 from k2.registry.runtime import Runtime
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -37,30 +38,43 @@ def runtime(tmp_path: Path) -> Runtime:
     )
 
 
-def observation(*, head: Head | None = None, head_error: str | None = None, batch_seconds: float | None = 5.0) -> Observation:
-    status = QueryStatus("bronze_binance", 1, "q", "r", 5, "", "running", None, NOW, batch_seconds, 10)
+def observation(*, head: Head | None = None, head_error: str | None = None) -> Observation:
     return Observation(
         stream="bronze_binance",
         at=NOW,
         wanted=Reading(NOW, Wanted("running", 1, 1)),
         driver=Reading(NOW, Driver(DriverState.RUNNING, 1)),
-        status=Reading(NOW, status),
+        status=Reading(NOW, error="not asked"),
         checkpoint=Reading(NOW, Checkpoint("q", 5, 5, NOW, {})),
         head=Reading(NOW, head, head_error),
     )
 
 
-def test_lag_and_batch_of_a_stream(runtime: Runtime) -> None:
-    """Rows and seconds behind come from the head, the batch is judged against the trigger of 10 s."""
-    found = {r.check: r for r in readers.judge_stream(runtime, observation(head=Head({}, 10_001, 60.0), batch_seconds=11.0))}
+def test_lag_of_a_stream(runtime: Runtime) -> None:
+    """Rows and seconds behind come from the head of the source."""
+    found = {r.check: r for r in readers.judge_lag(runtime, observation(head=Head({}, 10_001, 60.0)))}
     assert (found[Check.LAG_ROWS].value, found[Check.LAG_ROWS].status) == (10_001, Status.RED)
     assert found[Check.LAG_SECONDS].status is Status.GREEN
-    assert (found[Check.BATCH_DURATION].value, found[Check.BATCH_DURATION].status) == (110.0, Status.RED)
+
+
+def test_batches_and_size_come_from_the_checkpoint(runtime: Runtime) -> None:
+    """The median of the last batches against the trigger of 10 s; a stream without a checkpoint is unknown."""
+    for number, seconds in enumerate((11.0, 12.0, 300.0)):
+        for log, at in (("offsets", NOW), ("commits", NOW + timedelta(seconds=seconds))):
+            file = runtime.checkpoint("bronze_binance") / log / str(number)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("v1")
+            os.utime(file, (at.timestamp(), at.timestamp()))
+    found = {(r.check, r.subject): r for r in readers.read_checkpoints(runtime, NOW)}
+    batch = found[Check.BATCH_DURATION, "bronze_binance"]
+    assert (batch.value, batch.status, batch.evidence) == (120.0, Status.RED, "12.0 of 10 s, median of the last 3 batches")
+    assert found[Check.CHECKPOINT_SIZE, "bronze_binance"].status is Status.GREEN
+    assert {found[check, "silver_kraken"].status for check in (Check.BATCH_DURATION, Check.CHECKPOINT_SIZE)} == {Status.UNKNOWN}
 
 
 def test_a_silent_source_is_unknown_and_says_why(runtime: Runtime) -> None:
     """A head that could not be read is neither lag 0 nor red."""
-    found = {r.check: r for r in readers.judge_stream(runtime, observation(head_error="Kafka did not answer", batch_seconds=None))}
+    found = {r.check: r for r in readers.judge_lag(runtime, observation(head_error="Kafka did not answer"))}
     assert {r.status for r in found.values()} == {Status.UNKNOWN}
     assert found[Check.LAG_ROWS].evidence == "Kafka did not answer"
 

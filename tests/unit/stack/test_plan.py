@@ -28,8 +28,6 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def runtime(home: Home) -> Runtime:
-    (home.path / "jars" / "registry").mkdir(parents=True)
-    (home.path / "jars" / "registry" / "apicurio-registry-app-0-runner.jar").touch()
     home.secret("postgres_airflow")
     return Runtime(
         profile="demo",

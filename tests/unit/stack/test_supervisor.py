@@ -221,10 +221,10 @@ def test_a_service_that_stops_answering_is_shown_and_not_restarted(home: Home) -
     asyncio.run(scenario())
 
 
-def test_a_leftover_that_works_is_left_to_finish(home: Home) -> None:
-    """After a crash the idle rest of the session is ended, a process with a child of its own is not."""
+def test_a_task_at_work_survives_the_crash_of_its_service(home: Home) -> None:
+    """After a crash the idle rest of the session is ended; a process with a child of its own and that child are not, until it has ended."""
     idle = "import time; time.sleep(60)"
-    busy = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {idle!r}])"
+    busy = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {idle!r}]); {idle}"
     pids = home.path / "pids"
     code = (
         f"import subprocess, sys; p = [subprocess.Popen([sys.executable, '-c', c]).pid for c in ({idle!r}, {busy!r})];"
@@ -238,15 +238,38 @@ def test_a_leftover_that_works_is_left_to_finish(home: Home) -> None:
             first = records.recall(home, "one")
             assert first is not None
             await until(lambda: len(records.session_members(first.pid)) == 3)
-            first.send(signal.SIGKILL)
-            await until(lambda: boss.status["one"].restarts == 1)
             idle_pid, busy_pid = map(int, pids.read_text().split())
-            await until(lambda: idle_pid not in {p.pid for p in records.session_members(first.pid)})
+            first.send(signal.SIGKILL)
+            await until(lambda: boss.status["one"].restarts == 1 and phase(boss, "one") is Phase.HEALTHY)
             left = records.session_members(first.pid)
-            assert busy_pid in {p.pid for p in left}
-            end(left, grace_seconds=0)
+            assert {p.pid for p in left} > {busy_pid}
+            assert idle_pid not in {p.pid for p in left}
+            end([p for p in left if p.pid != busy_pid], grace_seconds=0)
+            await until(lambda: supervisor.end_idle(first.pid) == 0 and not records.session_members(first.pid))
 
     asyncio.run(scenario())
+
+
+def test_old_task_logs_are_forgotten(tmp_path: Path) -> None:
+    """Files of the last days stay, and so do folders."""
+    old, recent = tmp_path / "dag" / "old.log", tmp_path / "dag" / "recent.log"
+    old.parent.mkdir()
+    for path, age_days in ((old, 8), (recent, 6)):
+        path.touch()
+        os.utime(path, (time.time() - age_days * 86400,) * 2)
+    supervisor.forget_old_files(tmp_path, days=7)
+    assert [path.name for path in old.parent.iterdir()] == ["recent.log"]
+
+
+def test_a_record_of_an_earlier_boot_is_nobody(home: Home) -> None:
+    """After a reboot the same pid and start time may belong to anybody."""
+    me = supervisor.ProcessId.of(os.getpid())
+    assert me is not None
+    records.remember(home, "one", me)
+    assert records.recall(home, "one") == me
+    path = home.services / "one.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "another"}))
+    assert records.recall(home, "one") is None
 
 
 def test_a_log_is_rotated_under_its_writer(tmp_path: Path) -> None:

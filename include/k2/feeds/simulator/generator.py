@@ -6,7 +6,6 @@ import heapq
 import math
 import random
 import statistics
-from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -52,7 +51,7 @@ class BookGenerator:
         self._score = self._rng.gauss(0.0, 1.0)
         self._scale = shape.model.reference_price / book.first_price
         self._step_scale = shape.model.tick / shape.model.reference_price * book.first_price * self._unit
-        self._last_us = 0
+        self._last_us = self._last_due_us = 0
 
     def gap_us(self, trades_per_second: float) -> float:
         """µs until the next group, at this rate of the book."""
@@ -61,8 +60,8 @@ class BookGenerator:
         stretch = 1e6 / trades_per_second / self._shape.us_per_trade
         return self._shape.gap.at(_NORMAL.cdf(self._score)) * stretch
 
-    def group(self, due_us: int) -> list[Planned]:
-        """The messages of one group: its last trade happened before `due_us`, when they are sent."""
+    def group(self, start_us: int) -> list[Planned]:
+        """The messages of one group, whose first trade happens at `start_us`; none is due before its last trade."""
         model, rng = self._shape.model, self._rng
         size = max(1, self._shape.size.whole(rng.random()))
         if rng.random() >= model.same_side_share:
@@ -70,16 +69,16 @@ class BookGenerator:
         order_type = None if model.market_order_share is None else ("m" if rng.random() < model.market_order_share else "l")
         steps = [0] + [self._shape.inner_gap.whole(rng.random()) for _ in range(size - 1)]
         unit = model.time_unit_us
-        delay = self._shape.delay.whole(rng.random())
         # A group never begins before the last trade of the one before it: an exchange's clock does not go back.
-        time_us = max(self._last_us, (due_us - delay - sum(steps)) // unit * unit)
+        time_us = max(self._last_us, start_us // unit * unit)
         trades = []
         for index, step in enumerate(steps):
             time_us += step // unit * unit
             self._move(first=index == 0)
             trades.append(Trade(self.exchange, self.symbol, None, self._price(), self._quantity(), self._side, order_type, time_us))
         self._last_us = time_us
-        due_us = max(due_us, time_us)
+        # A message never overtakes the one before it, so a late one holds up those behind it: the burst that recordings show.
+        due_us = self._last_due_us = max(self._last_due_us, start_us, time_us + self._shape.delay.whole(rng.random()))
         event_us = due_us // unit * unit
         return [Planned(due_us, event_us, (t,)) for t in trades] if model.message_per_trade else [Planned(due_us, event_us, tuple(trades))]
 
@@ -126,7 +125,10 @@ class Generator:
         total = sum(book.share for book in venue.books.values())
         self._shares = [book.share / total for book in venue.books.values()]
         self._queue: list[tuple[int, int]] = []
-        self._ready: deque[Planned] = deque()
+        """(start of its next group, place of the book)"""
+        self._ready: list[tuple[int, int, Planned]] = []
+        """(due, count, message): the count keeps messages in order that are due together."""
+        self._count = 0
         self.set_rate(rate, pattern, 0)
 
     def set_rate(self, rate: float, pattern: Pattern, now_us: int) -> None:
@@ -142,13 +144,15 @@ class Generator:
         return math.ceil(self._books[place].gap_us(rate))
 
     def next_due(self) -> int | None:
-        if self._ready:
-            return self._ready[0].due_us
-        return self._queue[0][0] if self._queue else None
+        # A group that begins later than the first message is due cannot have an earlier one.
+        while self._queue and not (self._ready and self._ready[0][0] < self._queue[0][0]):
+            start_us, place = self._queue[0]
+            for planned in self._books[place].group(start_us):
+                heapq.heappush(self._ready, (planned.due_us, self._count, planned))
+                self._count += 1
+            heapq.heapreplace(self._queue, (start_us + self._gap(place, start_us), place))
+        return self._ready[0][0] if self._ready else None
 
     def take(self) -> Planned:
-        if not self._ready:
-            due_us, place = self._queue[0]
-            self._ready.extend(self._books[place].group(due_us))
-            heapq.heapreplace(self._queue, (due_us + self._gap(place, due_us), place))
-        return self._ready.popleft()
+        self.next_due()
+        return heapq.heappop(self._ready)[2]

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from k2.stack.home import Home
 
-    path = find_log(Home.default().logs, args.name)
+    path = find_log(Home.at().logs, args.name)
     with path.open(errors="replace") as log:
         for line in deque(log, maxlen=args.lines):
             print(line, end="")

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from k2.stack.home import Home
     from k2.stack.status import read_status
 
-    home = Home.default()
+    home = Home.at()
     status = read_status(home)
     if args.json:
         print(json.dumps(status.as_dict(), default=str, indent=1))

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from catalog import jdbc_uri, settings
+from k2.registry.runtime import Runtime
+
+
+def runtime(home: Path) -> Runtime:
+    (home / "secrets").mkdir()
+    (home / "secrets" / "postgres_writer").write_text("hush\n")
+    return Runtime(
+        profile="standard", home=home, tree=home, jars=home, kafka="127.0.0.1:1", schema_registry="http://127.0.0.1:1", postgres_host="127.0.0.1",
+        postgres_port=5432, airflow="http://127.0.0.1:1", agent_socket=home / "agent.sock", warehouse=f"file://{home}", checkpoints=home,
+    )  # fmt: skip
+
+
+def test_the_address_carries_stream_and_fence(tmp_path: Path) -> None:
+    """PostgreSQL reads both as session settings; no password is in the address."""
+    uri = jdbc_uri(runtime(tmp_path), "bronze_x", 12)
+    query = parse_qs(urlsplit(uri.removeprefix("jdbc:")).query)
+    assert query["options"] == ["-c k2.stream=bronze_x -c k2.fence=12"]
+    assert "hush" not in uri
+
+
+def test_the_catalog_is_the_fenced_one_with_the_registrys_defaults(tmp_path: Path) -> None:
+    """Writer's role, schema V1, and each table default under its own key."""
+    made = settings(runtime(tmp_path), "bronze_x", 12)
+    assert made["spark.sql.catalog.k2.jdbc.user"] == "k2_writer"
+    assert made["spark.sql.catalog.k2.jdbc.password"] == "hush"
+    assert made["spark.sql.catalog.k2.jdbc.schema-version"] == "V1"
+    assert made["spark.sql.catalog.k2.table-default.write.distribution-mode"] == "none"
