@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 from pydantic import TypeAdapter
@@ -172,12 +173,13 @@ def dated(found: Look, known: dict[str, datetime]) -> Look:
 
 
 def silences(observations: Iterable[Observation]) -> str:
-    """Which sources could not be read, one sentence each; empty when all answered."""
+    """Which sources could not be read, one sentence each; empty when all answered that had something to tell."""
     sentences: dict[str, None] = {}
     for seen in observations:
-        for name, reading in (("wanted", seen.wanted), ("driver", seen.driver), ("checkpoint", seen.checkpoint), ("head", seen.head)):
-            if reading.error is not None:
-                sentences[f"{name}: {reading.error}"] = None
+        sources: list[tuple[str, Reading[Any]]] = [("wanted", seen.wanted), ("driver", seen.driver)]
+        if seen.driver.value is None or seen.driver.value.state is DriverState.RUNNING:
+            sources += [("checkpoint", seen.checkpoint), ("head", seen.head)]
+        sentences.update({f"{name}: {reading.error}": None for name, reading in sources if reading.error is not None})
     return "; ".join(sentences)[:2000]
 
 

@@ -23,6 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.integration)
+    # Once the whole platform runs, its drivers take most of the machine: what does without it comes first.
+    items.sort(key=lambda item: "platform_stack" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")

@@ -208,6 +208,8 @@ def test_silences_are_told_once() -> None:
     status = Reading[QueryStatus](LAUNCHED, error="no driver runs")
     seen = [Observation(name, LAUNCHED, now(WANTED), silent("agent away"), status, now(CHECKPOINT), silent("kafka away")) for name in (A, B)]
     assert watchdog.silences(seen) == "driver: agent away; head: kafka away"
+    down = Observation(A, LAUNCHED, now(WANTED), now(DEAD), status, silent("unreadable"), silent("no such table yet"))
+    assert watchdog.silences([down]) == "", "where nothing runs, nobody asked for its progress"
 
 
 def test_act_does_only_what_is_to_be_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """How long each DAG file takes to import, with `airflow.sdk` imported already: `./k2 bench parse`.
 
-Every sample is a process of its own, because a second import in one process costs nothing. The rival is a file that
-declares one empty DAG: what Airflow itself takes for any file.
+Every sample is a process of its own, forked from one that has imported `airflow.sdk`, as Airflow's DAG processor does
+it: a second import in one process costs nothing. The rival is a file that declares one empty DAG: what Airflow itself
+takes for any file.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,18 +18,40 @@ from pathlib import Path
 from k2.bench.report import Figure, Report, machine
 
 DAGS = Path(__file__).resolve().parents[3] / "dags"
-SAMPLES = 7
+SAMPLES = 15
 TIMEOUT_SECONDS = 120
 RIVAL = "a file with one empty DAG"
 
 MEASURE = """
-import importlib.util, sys, time
+import importlib.util, json, os, sys, time
 import airflow.sdk
-spec = importlib.util.spec_from_file_location("measured", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-started = time.perf_counter()
-spec.loader.exec_module(module)
-print((time.perf_counter() - started) * 1000)
+
+def sample(file):
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        spec = importlib.util.spec_from_file_location("measured", file)
+        module = importlib.util.module_from_spec(spec)
+        started = time.perf_counter()
+        try:
+            spec.loader.exec_module(module)
+            os.write(writer, repr((time.perf_counter() - started) * 1000).encode())
+        finally:
+            sys.excepthook(*sys.exc_info()) if sys.exc_info()[0] else None
+            sys.stderr.flush()
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    if not text:
+        sys.exit(f"{os.path.basename(file)} cannot be imported")
+    return float(text)
+
+files, samples = sys.argv[2:], int(sys.argv[1])
+for file in files:
+    sample(file)  # the first import compiles, as Airflow's own first one does
+turns = [{file: sample(file) for file in files} for _ in range(samples)]  # in turns, so that a busy moment does not fall on one file alone
+print(json.dumps({file: [turn[file] for turn in turns] for file in files}))
 """
 
 EMPTY = """
@@ -42,29 +66,24 @@ def dag_files(folder: Path = DAGS) -> list[Path]:
     return sorted(folder.glob("*.py"))
 
 
-def measure(file: Path, home: Path) -> float:
-    """Milliseconds that one import of `file` takes in a fresh process. Raises RuntimeError with what the file printed."""
+def measure(files: Sequence[Path], home: Path, samples: int) -> dict[Path, list[float]]:
+    """Milliseconds of each import of each file. Raises RuntimeError with what a file that cannot be imported printed."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW__") and k != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"AIRFLOW_HOME": str(home), "PYTHONPATH": str(DAGS.parent / "include")}
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(file)], env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    command = [sys.executable, "-c", MEASURE, str(samples), *map(str, files)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"{file.name} cannot be imported:\n{done.stderr}")
-    return float(done.stdout.split()[-1])
+        raise RuntimeError(f"the DAG files could not be measured:\n{done.stderr}")
+    return {Path(file): values for file, values in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def run(samples: int = SAMPLES, files: Sequence[Path] | None = None) -> Report:
-    """Measure every DAG file. The files take turns, so that a busy moment of the machine does not fall on one alone."""
+    """Measure every DAG file."""
     files = dag_files() if files is None else files
     with tempfile.TemporaryDirectory(prefix="k2-bench-") as folder:
-        home = Path(folder)
-        empty = home / "empty_dag.py"
+        empty = Path(folder) / "empty_dag.py"
         empty.write_text(EMPTY)
-        taken: dict[Path, list[float]] = {file: [] for file in [*files, empty]}
-        for file in taken:
-            measure(file, home)  # the first import compiles, as Airflow's own first one does
-        for _ in range(samples):
-            for file, values in taken.items():
-                values.append(measure(file, home))
+        taken = measure([*files, empty], Path(folder), samples)
     rival = taken.pop(empty)
     figures = [Figure.of(file.name, values, "ms", rival=RIVAL, rival_samples=rival) for file, values in taken.items()]
     slowest = max(figures, key=lambda figure: figure.value)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -30,13 +29,13 @@ from k2.state.database import connect
 FLOWING_TIMEOUT = 240.0
 RECOVERY_TIMEOUT = 600.0
 SETTLE_TIMEOUT = 180.0
+REPLAY_TIMEOUT = 6 * 3600.0
 
 
 @dataclass(frozen=True)
 class Options:
     kills: int = 1
     seed: int | None = None
-    replay: Path | None = None
 
 
 class Demo:
@@ -51,14 +50,11 @@ class Demo:
 
     def run(self) -> bool:
         """True only if the reconciliation holds. Raises K2Error when a driver does not come back."""
-        if self._options.replay:
-            self._market.replay(self._options.replay)
-        else:
-            self._market.resume()
+        self._market.resume()
         self._watch("trades in Silver of every exchange", FLOWING_TIMEOUT, self._flowing)
         self._kill_and_wait()
-        if self._options.replay:
-            self._watch("the recordings to end", SETTLE_TIMEOUT, lambda _: self._market.finished())
+        if self._runtime.replay:
+            self._watch("the recordings to end", REPLAY_TIMEOUT, lambda _: self._market.finished())
         self._market.pause()
         with self._console.status("reading every record of Kafka, Bronze, Silver and the DLQ"):
             results = reconcile(self._runtime, self._platform, SETTLE_TIMEOUT)

@@ -124,6 +124,8 @@ def read_process_memory(runtime: Runtime, now: datetime) -> Iterable[CheckResult
     """The embedded stack's processes against their budgets, without the drivers, which have their own."""
     from k2.launchers.client import AgentClient
     from k2.processes import ProcessId, family, memory_mb
+    from k2.stack.home import Home
+    from k2.stack.records import recall
 
     limit = runtime.platform.thresholds.memory_percent
     with AgentClient(runtime) as agent:
@@ -131,16 +133,12 @@ def read_process_memory(runtime: Runtime, now: datetime) -> Iterable[CheckResult
     drivers = {p.pid for p in family(p for p in map(ProcessId.of, pids) if p)}
     for name in _wanted_processes(runtime):
         budget = runtime.platform.processes[name]
-        try:
-            process = ProcessId(**json.loads((runtime.run / "services" / f"{name}.json").read_text()))
-        except FileNotFoundError:
-            yield unknown(Check.MEMORY, name, "it is not started", limit)
-            continue
-        members = [p for p in family([process]) if p.pid not in drivers]
+        process = recall(Home(runtime.home), name)
+        members = [p for p in family([process]) if p.pid not in drivers] if process else []
         if members:
             yield share(Check.MEMORY, name, memory_mb(members), budget, limit, "MiB")
         else:
-            yield unknown(Check.MEMORY, name, f"its process {process.pid} is gone", limit)
+            yield unknown(Check.MEMORY, name, "it does not run", limit)
 
 
 def _wanted_processes(runtime: Runtime) -> list[str]:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from k2.registry.platform import Platform, load_platform
 
@@ -20,6 +20,16 @@ Role = Literal["admin", "airflow", "control", "writer", "reader"]
 
 class RuntimeMissing(RuntimeError):
     """K2_RUNTIME is not set or names no file."""
+
+
+class Replay(BaseModel):
+    """Recordings that the exchange simulator plays in place of its generator."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: Path
+    speed: float = Field(gt=0)
+    """1 is as recorded."""
 
 
 class Runtime(BaseModel):
@@ -47,6 +57,7 @@ class Runtime(BaseModel):
     """Per exchange, in place of the registry's own symbols: those of the recordings while they are replayed."""
     exchange_simulator: str | None = None
     """HTTP root of the simulator's control endpoint, None where the feeds use the real exchanges."""
+    replay: Replay | None = None
     slack_api: str | None = None
     """Root of the Slack stand-in, None where Slack itself is used."""
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from k2.processes import ProcessId, end
 from k2.registry.platform import ConfigError, Platform, load_platform
-from k2.registry.runtime import Runtime
+from k2.registry.runtime import Replay, Runtime
 from k2.stack import plan, ports, preflight, records
 from k2.stack.drivers import recorded_drivers
 from k2.stack.errors import K2Error
@@ -52,6 +52,7 @@ def up(
     services: Sequence[str] | None = None,
     *,
     real_exchanges: bool = False,
+    replay: Replay | None = None,
     progress: Progress | None = None,
 ) -> Runtime:
     """Start the platform, or only the named services and what they need, and wait until all of them are healthy.
@@ -69,9 +70,9 @@ def up(
         running = records.living(here)
         supervised = _is_supervised(here)
         if running or supervised:
-            runtime = _same_platform(here, profile, real_exchanges)
+            runtime = _same_platform(here, profile, real_exchanges, replay)
         else:
-            runtime = _lay_out(here, platform, profile, real_exchanges, java_home, progress)
+            runtime = _lay_out(here, platform, profile, real_exchanges, replay, java_home, progress)
         chosen = read_json(here.ports_file) or {}
         if unknown := set(ports.usual_ports(platform)) - set(chosen):
             raise K2Error(f"platform.yaml has changed since the platform was started (new: {', '.join(sorted(unknown))}): run ./k2 down, then ./k2 up")
@@ -105,7 +106,7 @@ def _tell_supervisor(home: Home) -> None:
     supervisor.send(signal.SIGHUP)
 
 
-def _same_platform(home: Home, profile: str, real_exchanges: bool) -> Runtime:
+def _same_platform(home: Home, profile: str, real_exchanges: bool, replay: Replay | None) -> Runtime:
     """The runtime of the platform that runs in this home, if it is the one that is asked for."""
     runtime = home.runtime()
     if runtime is None:
@@ -116,10 +117,14 @@ def _same_platform(home: Home, profile: str, real_exchanges: bool) -> Runtime:
         raise K2Error(f"the platform runs with profile {runtime.profile}: run ./k2 down first, or ./k2 up --profile {runtime.profile}")
     if real_exchanges != (runtime.exchange_simulator is None):
         raise K2Error(f"the platform's feeds use the {'exchange simulator' if real_exchanges else 'real exchanges'}: run ./k2 down first")
+    if replay is not None and replay != runtime.replay:
+        raise K2Error("the platform's exchange simulator does not play these recordings: run ./k2 down first")
     return runtime
 
 
-def _lay_out(home: Home, platform: Platform, profile: str, real_exchanges: bool, java_home: Path, progress: Progress) -> Runtime:
+def _lay_out(
+    home: Home, platform: Platform, profile: str, real_exchanges: bool, replay: Replay | None, java_home: Path, progress: Progress
+) -> Runtime:
     """Everything that must be there before the first process: jars, ports, passwords, runtime.json."""
     preflight.check_disk(home.path)
     jars = ensure_jars(java_home, progress)
@@ -150,6 +155,7 @@ def _lay_out(home: Home, platform: Platform, profile: str, real_exchanges: bool,
         checkpoints=home.data / "checkpoints",
         feed_urls={} if real_exchanges else urls,
         exchange_simulator=None if real_exchanges else f"http://127.0.0.1:{chosen['exchange_simulator_control']}",
+        replay=replay,
         slack_api=f"http://127.0.0.1:{chosen['slack_simulator']}",
     )
     for folder in (home.data / "warehouse", home.data / "checkpoints", runtime.schemas):

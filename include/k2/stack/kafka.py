@@ -11,6 +11,7 @@ from k2.registry.platform import Exchange
 from k2.registry.runtime import Runtime
 from k2.stack.errors import K2Error
 from k2.stack.home import Home, write_atomically
+from k2.stack.java import class_archive
 from k2.stack.service import Service, tcp
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -44,8 +45,10 @@ def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int]
     java = str(java_home / "bin" / "java")
     return Service(
         name="kafka",
-        # Started as one process of several on two cores: the smaller compiler brings it up sooner and it moves bytes, it computes little.
-        argv=(java, "-Xmx512m", "-Xms256m", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", *classes, "kafka.Kafka", str(config)),
+        argv=(
+            *(java, "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", *class_archive(runtime.jars, "kafka")),
+            *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", *classes, "kafka.Kafka", str(config)),
+        ),
         healthy=tcp(ports["kafka"]),
         ports=(ports["kafka"], ports["kafka_controller"]),
         prepare=lambda: _initialise(home, config, [java, "-XX:TieredStopAtLevel=1", *classes], ports),

@@ -61,10 +61,11 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
     if runtime.exchange_simulator:
         feed_needs.append("exchange_simulator")
         streams, control = ports["exchange_simulator"], ports["exchange_simulator_control"]
+        recordings = ("--replay", str(runtime.replay.folder), "--speed", str(runtime.replay.speed)) if runtime.replay else ()
         found.append(
             Service(
                 name="exchange_simulator",
-                argv=(*python, "k2.feeds.simulator", "--ws-port", str(streams), "--control-port", str(control)),
+                argv=(*python, "k2.feeds.simulator", "--ws-port", str(streams), "--control-port", str(control), *recordings),
                 healthy=tcp(control),
                 ports=(streams, control),
                 budget_mb=budgets.get("exchange_simulator"),

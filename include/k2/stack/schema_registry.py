@@ -10,6 +10,7 @@ import httpx
 from k2.registry.runtime import Runtime
 from k2.stack.home import Home
 from k2.stack.jars import LOCK, read_lock
+from k2.stack.java import class_archive
 from k2.stack.service import Service, http
 
 
@@ -28,7 +29,7 @@ def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int]
         name="schema_registry",
         argv=(
             str(java_home / "bin" / "java"),
-            *("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            *("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *class_archive(runtime.jars, "schema_registry")),
             *(f"-D{name}={value}" for name, value in settings.items()),
             *("-jar", str(runtime.jars / "registry" / f"{jar.artifact}-{jar.version}-runner.jar")),
         ),

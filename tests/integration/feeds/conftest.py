@@ -56,7 +56,7 @@ class Listening:
         self.exchange = protocol.partition("_")[0]
         declared = load_platform().exchanges[self.exchange]
         quick = {"first_seconds": 0.2, "cap_seconds": 0.5, "attempts": 5}
-        settings = declared.feed.model_dump() | {"protocol": protocol, "stale_seconds": 2, "reconnect": quick} | changes
+        settings = declared.feed.model_dump() | {"protocol": protocol, "stale_seconds": 30, "reconnect": quick} | changes
         feed = Feed.model_validate(settings)
         self.metrics = FeedMetrics(self.exchange, declared.topic)
         self.sink = KeptRecords(self.exchange)
@@ -102,7 +102,7 @@ class Exchanges:
         return audit(self.truth(feed.exchange), feed.sink.trades, feed.protocol)
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 60.0) -> None:
     """Wait until a condition holds; fail after the given time."""
     deadline = time.monotonic() + seconds
     while True:

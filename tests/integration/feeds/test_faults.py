@@ -40,15 +40,16 @@ def test_drop(lab: Any, tmp_path: Path, protocol: str) -> None:
         async with lab.exchanges(tmp_path) as exchanges:
             feed = exchanges.listen(protocol)
             await lab.until(lambda: len(feed.sink.records) > 50)
+            await exchanges.fault("refuse", feed, seconds=0.7)
             await exchanges.fault("drop", feed)
             count = len(feed.sink.records)
-            await lab.until(lambda: feed.metric("reconnects_total") == 1 and len(feed.sink.records) > count + 100)
+            await lab.until(lambda: feed.metric("connection_status") == 1 and len(feed.sink.records) > count + 100)
             await feed.end()
             result = exchanges.audit(feed)
         assert result.changed_count == result.unexpected_count == result.repeated == 0
         assert result.missing == sum(gap.trades for gap in result.gaps) > 0
         assert max(Counter(gap.symbol for gap in result.gaps).values()) == 1 or protocol == "kraken_v1"
-        assert result.faults == {"drop": 1}
+        assert result.faults == {"drop": 1, "refuse": 1}
         if protocol != "kraken_v1":
             assert all(gap.last_id - gap.first_id + 1 == gap.trades for gap in result.gaps)
 
@@ -68,7 +69,7 @@ def test_silence_is_noticed(lab: Any, tmp_path: Path, protocol: str) -> None:
             await lab.until(lambda: len(feed.sink.records) > count + 20)
             await feed.end()
             result = exchanges.audit(feed)
-        assert result.missing > 50
+        assert result.missing > 20
         assert result.unexpected_count == result.changed_count == 0
         closes = [line for line in exchanges.truth(feed.exchange) if line.get("event") == "closed"]
         assert (closes[0]["by"], closes[0]["code"]) == ("client", 4000)
@@ -76,19 +77,20 @@ def test_silence_is_noticed(lab: Any, tmp_path: Path, protocol: str) -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("kraken", ["kraken_v1", "kraken_v2"])
-def test_heartbeats_keep_a_quiet_market_alive(lab: Any, tmp_path: Path, kraken: str) -> None:
-    """Without trades heartbeats are enough; without heartbeats too, the feed connects again."""
+def test_heartbeats_keep_a_quiet_market_alive(lab: Any, tmp_path: Path) -> None:
+    """Without trades heartbeats are enough; without heartbeats too, the feeds connect again."""
 
     async def scene() -> None:
         async with lab.exchanges(tmp_path, rate="0") as exchanges:
-            feed = exchanges.listen(kraken, stale_seconds=1.6)
-            await asyncio.sleep(2.5)
-            assert feed.metric("reconnects_total") == 0
-            assert feed.metrics.registry.get_sample_value("k2_kraken_events_total", {"event": "heartbeat"}) >= 1
-            await exchanges.fault("stop_heartbeats", feed, seconds=20)
-            await lab.until(lambda: feed.metric("reconnects_total") >= 1)
-            await feed.end()
+            feeds = [exchanges.listen(protocol, stale_seconds=3) for protocol in ("kraken_v1", "kraken_v2")]
+            await asyncio.sleep(4)
+            for feed in feeds:
+                assert feed.metric("reconnects_total") == 0
+                assert feed.metrics.registry.get_sample_value("k2_kraken_events_total", {"event": "heartbeat"}) >= 1
+            await exchanges.fault("stop_heartbeats", feeds[0], seconds=60)
+            await lab.until(lambda: all(feed.metric("reconnects_total") >= 1 for feed in feeds))
+            for feed in feeds:
+                await feed.end()
 
     asyncio.run(scene())
 
@@ -127,24 +129,6 @@ def test_odd_frames_cost_no_trade(lab: Any, tmp_path: Path, protocol: str) -> No
         assert feed.metric("records_rejected_total") == feed.metric("reconnects_total") == 0
         if protocol == "binance":
             assert {record["is_best_match"] for record in feed.sink.records} == {True, None}
-
-    asyncio.run(scene())
-
-
-def test_refused_for_a_while(lab: Any, tmp_path: Path, protocol: str) -> None:
-    """Refused connections are tried again until one stands."""
-
-    async def scene() -> None:
-        async with lab.exchanges(tmp_path) as exchanges:
-            feed = exchanges.listen(protocol, reconnect={"first_seconds": 0.2, "cap_seconds": 0.4, "attempts": 50})
-            await lab.until(lambda: len(feed.sink.records) > 20)
-            await exchanges.fault("refuse", feed, seconds=1.5)
-            await exchanges.fault("drop", feed)
-            await lab.until(lambda: feed.metric("reconnects_total") >= 3)
-            count = len(feed.sink.records)
-            await lab.until(lambda: len(feed.sink.records) > count + 20)
-            await feed.end()
-            assert exchanges.audit(feed).missing > 0
 
     asyncio.run(scene())
 

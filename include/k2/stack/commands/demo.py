@@ -21,11 +21,19 @@ def _kills(text: str) -> int:
     return value
 
 
+def _speed(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{value:g} is not above 0: 1 is as recorded, 30 is thirty times faster")
+    return value
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exit", action="store_true", help="stop everything at the end; exit 0 only if the reconciliation holds")
     parser.add_argument("--kills", type=_kills, default=1, metavar="N", help="kill N times at random moments over all drivers (default: %(default)s)")
     parser.add_argument("--seed", type=int, metavar="S", help="repeat the random choices of an earlier run (default: a new seed, printed)")
     parser.add_argument("--replay", type=Path, metavar="DIR", help="play the recordings in DIR once, in place of generated trades")
+    parser.add_argument("--speed", type=_speed, default=30.0, metavar="X", help="of a replay; 1 is as recorded (default: %(default)g)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,17 +42,19 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from k2.demo.scenario import Demo, Options
+    from k2.registry.runtime import Replay
     from k2.stack import airflow, control
 
     if args.replay and not args.replay.is_dir():
         raise K2Error(f"--replay {args.replay}: there is no such folder: name the folder that holds the recordings")
+    replay = Replay(folder=args.replay.absolute(), speed=args.speed) if args.replay else None
     console = Console(highlight=False)
     seed = args.seed if args.seed is not None else random.randrange(10_000)
     with Terminal() as progress:
-        runtime = control.up(profile="demo", progress=progress)
+        runtime = control.up(profile="demo", replay=replay, progress=progress)
     console.print(f"The platform is up. Seed of this run: {seed}")
     try:
-        ok = Demo(runtime, console, Options(args.kills, seed, args.replay and args.replay.absolute())).run()
+        ok = Demo(runtime, console, Options(args.kills, seed)).run()
     finally:
         if args.exit:
             with Terminal() as progress:

@@ -1,0 +1,65 @@
+"""Losing a part of the control plane stops no stream and starts none twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from k2.checkpoints.reader import read_tail
+from k2.launchers.client import AgentClient
+from k2.registry.observed import DriverState
+from k2.registry.runtime import Runtime
+from k2.stack import control, records
+from k2.stack.home import Home
+from k2.state.database import connect
+from k2.state.streams import wanted
+
+SECONDS = 240
+
+
+def drivers(runtime: Runtime) -> dict[str, tuple[int, int]]:
+    """Per stream (fence, pid) of its only living driver; a stream with none or with two is left out."""
+    with AgentClient(runtime) as agent:
+        found = {stream: [d for d in known if d.state is DriverState.RUNNING] for stream, known in agent.drivers().items()}
+    return {stream: (living[0].fence, living[0].pid or 0) for stream, living in found.items() if len(living) == 1}
+
+
+def committed(runtime: Runtime) -> dict[str, int]:
+    """The last committed batch of each stream; -1 before the first."""
+    tails = {stream: read_tail(runtime.checkpoint(stream)).last_commit_batch for stream in runtime.platform.streams}
+    return {stream: -1 if batch is None else batch for stream, batch in tails.items()}
+
+
+def wait_until(what: str, holds, seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"after {seconds:g} s: not {what}"
+        time.sleep(0.5)
+
+
+def all_committing(runtime: Runtime) -> bool:
+    with connect(runtime, "reader") as connection:
+        launches = [wanted(connection, stream) for stream in runtime.platform.streams]
+    return all(launch.first_commit_at is not None and launch.ended_at is None for launch in launches)
+
+
+@pytest.mark.parametrize("part", ["airflow_scheduler", "airflow_triggerer", "airflow_api_server", "host_agent"])
+def test_kill_9_of_a_part(platform_stack: Runtime, part: str) -> None:
+    """The part comes back; every stream has the same driver with the same fence as before, and goes on committing."""
+    home = Home(platform_stack.home)
+    wait_until("every stream committing", lambda: all_committing(platform_stack))
+    before = drivers(platform_stack)
+    assert set(before) == set(platform_stack.platform.streams)
+    victim = records.recall(home, part)
+    assert victim is not None and victim.send(signal.SIGKILL)
+    batches = committed(platform_stack)
+
+    def healthy_again() -> bool:
+        service = next(s for s in control.status(home.path).services if s.name == part)
+        return service.state == "healthy" and service.pid != victim.pid
+
+    wait_until(f"{part} back", healthy_again)
+    wait_until("two more commits of every stream", lambda: all(n >= batches[s] + 2 for s, n in committed(platform_stack).items()))
+    assert drivers(platform_stack) == before
