@@ -26,9 +26,13 @@ class Watch:
 
 
 def look_and_act(runtime: Runtime) -> Watch:
-    """Observe every stream afresh, decide, act. What woke the run is no input: it may be old by now."""
+    """Observe every stream afresh, decide, act. What woke the run is no input: it may be old by now.
+
+    What is urgent comes first: a full look waits seconds for a broker that is silent.
+    """
+    done = watchdog.act(runtime, [look.decision for look in watchdog.urgent(runtime)])
     looks = watchdog.look(runtime)
-    return Watch(looks, watchdog.act(runtime, [look.decision for look in looks]))
+    return Watch(looks, [*done, *watchdog.act(runtime, [look.decision for look in looks])])
 
 
 def untold_incidents(runtime: Runtime) -> int:

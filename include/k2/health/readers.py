@@ -5,7 +5,6 @@ Client libraries are imported inside the functions: DAG files import what import
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable
@@ -143,11 +142,10 @@ def read_process_memory(runtime: Runtime, now: datetime) -> Iterable[CheckResult
 
 def _wanted_processes(runtime: Runtime) -> list[str]:
     """The declared processes that this stack was asked to run: with the real exchanges there is no simulator."""
-    try:
-        wanted = json.loads((runtime.run / "wanted.json").read_text())["services"]
-    except FileNotFoundError:
-        return list(runtime.platform.processes)
-    return [name for name in runtime.platform.processes if name in wanted]
+    from k2.stack.home import Home, read_json
+
+    wanted = read_json(Home(runtime.home).wanted_file)
+    return [name for name in runtime.platform.processes if wanted is None or name in wanted["services"]]
 
 
 def read_checkpoints(runtime: Runtime, now: datetime) -> Iterable[CheckResult]:

@@ -122,9 +122,7 @@ def _same_platform(home: Home, profile: str, real_exchanges: bool, replay: Repla
     return runtime
 
 
-def _lay_out(
-    home: Home, platform: Platform, profile: str, real_exchanges: bool, replay: Replay | None, java_home: Path, progress: Progress
-) -> Runtime:
+def _lay_out(home: Home, platform: Platform, profile: str, real_exchanges: bool, replay: Replay | None, java_home: Path, progress: Progress) -> Runtime:
     """Everything that must be there before the first process: jars, ports, passwords, runtime.json."""
     preflight.check_disk(home.path)
     jars = ensure_jars(java_home, progress)

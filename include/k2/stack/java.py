@@ -62,7 +62,7 @@ def class_archive(jars: Path, name: str) -> list[str]:
     archive = jars / f"{name}.jsa"
     if archive.exists():
         return [f"-XX:SharedArchiveFile={archive}"]
-    return [f"-XX:ArchiveClassesAtExit={archive}"] if os.access(jars, os.W_OK) else []
+    return [f"-XX:ArchiveClassesAtExit={archive}", "-Xlog:cds*=error"] if os.access(jars, os.W_OK) else []
 
 
 def _advice() -> str:

@@ -14,6 +14,7 @@ import psutil
 from k2.processes import ProcessId
 from k2.registry.runtime import Runtime
 from k2.stack import airflow, control, records
+from k2.stack.drivers import recorded_drivers
 from k2.stack.home import Home
 
 
@@ -40,7 +41,12 @@ def test_everything_is_healthy(platform_stack: Runtime) -> None:
 
 
 def test_all_listeners_are_on_the_loopback(platform_stack: Runtime) -> None:
-    """Drivers, log servers and simulators included; what a user can reach from outside is nothing."""
+    """Spark drivers, log servers and simulators included; what a user can reach from outside is nothing."""
+    wanted = set(platform_stack.platform.streams)
+    deadline = time.monotonic() + 180
+    while {tag.partition("#")[0] for tag in recorded_drivers(platform_stack) if (platform_stack.run / "drivers" / tag / "ready.json").is_file()} != wanted:
+        assert time.monotonic() < deadline, f"these drivers run: {list(recorded_drivers(platform_stack))}"
+        time.sleep(0.5)
     found = listeners(records.everything(Home(platform_stack.home)))
     open_to_others = {entry for entry in found if not (a := ipaddress.ip_address(entry[1])).is_loopback and not getattr(a, "ipv4_mapped", None)}
     mapped = {entry for entry in found if (m := getattr(ipaddress.ip_address(entry[1]), "ipv4_mapped", None)) and not m.is_loopback}

@@ -6,6 +6,7 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -115,6 +116,78 @@ def test_only_processes_that_were_asked_for_are_judged(runtime: Runtime) -> None
     assert readers._wanted_processes(runtime) == list(runtime.platform.processes)
     (runtime.run / "wanted.json").write_text(json.dumps({"services": ["kafka", "postgres", "airflow_setup"]}))
     assert readers._wanted_processes(runtime) == ["postgres", "kafka"]
+
+
+def append(rows: dict[str, str], *, minutes_ago: float, operation: str = "append") -> SimpleNamespace:
+    """A snapshot as pyiceberg gives it."""
+    at = NOW - timedelta(minutes=minutes_ago)
+    summary = SimpleNamespace(operation=SimpleNamespace(value=operation), additional_properties=rows)
+    return SimpleNamespace(timestamp_ms=int(at.timestamp() * 1000), summary=summary)
+
+
+def tables(monkeypatch: pytest.MonkeyPatch, **snapshots: list[SimpleNamespace]) -> None:
+    """The catalog holds these tables and no others."""
+
+    def open_table(runtime: Runtime, name: str, role: str) -> SimpleNamespace | None:
+        assert role == "reader"
+        return SimpleNamespace(metadata=SimpleNamespace(snapshots=snapshots[name])) if name in snapshots else None
+
+    monkeypatch.setattr("k2.catalog.open_table", open_table)
+
+
+def batch(silver: int, dlq: int, **more: float) -> SimpleNamespace:
+    return append({"k2.rows-silver": str(silver), "k2.rows-dlq": str(dlq), "added-records": str(silver)}, **{"minutes_ago": 5, **more})  # type: ignore[arg-type]
+
+
+def test_dlq_rate_of_the_window(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both numbers are sums over the same 24 h; what is older, and compaction, does not count; each exchange for itself."""
+    yesterday, compaction = batch(0, 1000, minutes_ago=25 * 60), append({}, minutes_ago=30, operation="replace")
+    tables(monkeypatch, silver_binance_trades=[yesterday, batch(950, 30, minutes_ago=60), compaction, batch(20, 0)], silver_kraken_trades=[batch(5, 0)])
+    found = {r.subject: r for r in readers.read_dlq(runtime, NOW)}
+    assert (found["binance"].value, found["binance"].status) == (3.0, Status.RED)
+    assert found["binance"].evidence == "30 of 1,000 rows in the last 1.0 h"
+    assert found["kraken"].status is Status.GREEN
+
+
+def test_dlq_rate_needs_the_word_of_every_commit(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that does not say how it split its rows, and a table that does not exist, make the rate unknown."""
+    tables(monkeypatch, silver_binance_trades=[batch(10, 0), append({"added-records": "5"}, minutes_ago=1)])
+    assert {r.subject: r.status for r in readers.read_dlq(runtime, NOW)} == {"binance": Status.UNKNOWN, "kraken": Status.UNKNOWN}
+
+
+def test_freshness_is_the_age_of_the_newest_rows(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty commit is no fresh row, and a commit a moment ahead of our clock is no negative age."""
+    tables(monkeypatch, bronze_binance_trades=[batch(5, 0, minutes_ago=6), batch(0, 0, minutes_ago=0)], bronze_kraken_trades=[batch(5, 0, minutes_ago=-0.1)])
+    found = {r.subject: r for r in readers.read_freshness(runtime, NOW)}
+    assert (found["bronze_binance_trades"].value, found["bronze_binance_trades"].status) == (360.0, Status.RED)
+    assert (found["bronze_kraken_trades"].value, found["bronze_kraken_trades"].status) == (0.0, Status.GREEN)
+    assert found["silver_binance_trades"].status is Status.UNKNOWN
+    assert "silver_dlq_trades" not in found
+
+
+def test_memory_of_drivers(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the budget of the stream; one that does not run, or was not measured yet, is unknown."""
+    drivers = {
+        "bronze_binance": [Driver(DriverState.RUNNING, 3, memory_mb=1200.0), Driver(DriverState.RUNNING, 2, memory_mb=1.0)],
+        "bronze_kraken": [Driver(DriverState.EXITED, 1, memory_mb=None)],
+        "silver_binance": [Driver(DriverState.RUNNING, 1, memory_mb=None)],
+    }
+
+    class Agent:
+        def __init__(self, runtime: Runtime) -> None: ...
+
+        def __enter__(self) -> Agent:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def drivers(self) -> dict[str, list[Driver]]:
+            return drivers
+
+    monkeypatch.setattr("k2.launchers.client.AgentClient", Agent)
+    found = {r.subject: r for r in readers.read_driver_memory(runtime, NOW)}
+    assert (found["bronze_binance"].evidence, found["bronze_binance"].status) == ("1,200 of 1,300 MiB", Status.RED)
+    assert {found[s].status for s in ("bronze_kraken", "silver_binance", "silver_kraken")} == {Status.UNKNOWN}
 
 
 def test_mute_reaches_what_a_stream_feeds(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
