@@ -12,7 +12,7 @@ that cannot be judged is held. This is the only DAG that starts or stops a strea
 ## When it runs
 Within about two seconds of a change: a trigger in the triggerer polls all streams and creates an event on the asset
 `k2_streams`. Also every minute by the clock, in case the trigger is down, and at once after `streams_control`.
-One run at a time.
+One run at a time: while a stream is being drained, which may take a minute, the next look waits.
 
 ## What a failure means
 `watch` failed: nobody restarts streams until a run succeeds; the streams themselves go on. `tell` failed: Slack did not

@@ -26,7 +26,7 @@ from k2.registry.runtime import Runtime
 from k2.stack.errors import K2Error
 from k2.state.database import connect
 
-FLOWING_TIMEOUT = 240.0
+FLOWING_TIMEOUT = 600.0
 RECOVERY_TIMEOUT = 600.0
 SETTLE_TIMEOUT = 180.0
 REPLAY_TIMEOUT = 6 * 3600.0

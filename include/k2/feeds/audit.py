@@ -128,22 +128,30 @@ class _Horizon:
         return bool(self._cut) and trade.time_us < self._first_us.get(trade.symbol, max(self._first_us.values()))
 
 
+@dataclass
+class _Unmatched:
+    """A sent trade that is not downstream as it was sent."""
+
+    trade: Trade
+    wanted: bool
+    run: int
+    """How many trades of the symbol were matched before: equal for neighbours."""
+
+
 def audit(truth: Iterable[Mapping[str, Any]], found: Iterable[Trade], protocol: str) -> Audit:
     """Compare the truth's lines, in their order, with the trades found downstream, in any order."""
     result = Audit()
-    downstream: Counter[Hashable] = Counter()
-    contents: dict[Hashable, Trade] = {}
-    changed_twice: list[Trade] = []
+    left: Counter[tuple[Hashable, ...]] = Counter()
+    examples: dict[tuple[Hashable, ...], Trade] = {}
     for trade in found:
-        key = identity(trade, protocol)
-        downstream[key] += 1
+        key = _full(trade, protocol)
+        left[key] += 1
+        examples[key] = trade
         result.found += 1
-        first = contents.setdefault(key, trade)
-        if first != trade and content(first) != content(trade):
-            changed_twice.append(trade)
-    left = Counter(downstream)
-    sent: dict[Hashable, int] = {}
-    open_gaps: dict[str, Gap] = {}
+    sent: dict[Hashable, Trade] = {}
+    sent_times: Counter[tuple[Hashable, ...]] = Counter()
+    unmatched: list[_Unmatched] = []
+    matched: Counter[str] = Counter()
     wanted, horizon = _Wanted(), _Horizon()
     for line in truth:
         if "event" in line:
@@ -151,38 +159,76 @@ def audit(truth: Iterable[Mapping[str, Any]], found: Iterable[Trade], protocol: 
             if line["event"] == "fault":
                 result.faults[line["kind"]] = result.faults.get(line["kind"], 0) + 1
             continue
-        trade = trade_of_line(line)
-        key = identity(trade, protocol)
+        trade, key = trade_of_line(line), _full(trade_of_line(line), protocol)
         horizon.see(line)
-        again = key in sent
-        sent[key] = sent.get(key, 0) + 1
+        sent.setdefault(identity(trade, protocol), trade)
+        sent_times[key] += 1
         if left[key] > 0:
             left[key] -= 1
+            matched[trade.symbol] += 1
             result.expected += 1
-            open_gaps.pop(trade.symbol, None)
-            if not again and content(contents[key]) != content(trade):
-                _note_changed(result, trade, contents[key])
-        elif wanted.wants(line):
+        else:
+            unmatched.append(_Unmatched(trade, wanted.wants(line), matched[trade.symbol]))
+    strange = _judge_leftovers(result, left, examples, sent_times, protocol)
+    _judge_unmatched(result, unmatched, strange, protocol)
+    for key, trades in strange.items():
+        for trade in trades:
+            _judge_stranger(result, trade, sent.get(key), horizon)
+    return result
+
+
+def _full(trade: Trade, protocol: str) -> tuple[Hashable, ...]:
+    """Identity and content."""
+    return identity(trade, protocol), content(trade)
+
+
+def _judge_leftovers(
+    result: Audit,
+    left: Counter[tuple[Hashable, ...]],
+    examples: Mapping[tuple[Hashable, ...], Trade],
+    sent_times: Counter[tuple[Hashable, ...]],
+    protocol: str,
+) -> dict[Hashable, list[Trade]]:
+    """Note what is found more often than it was sent as a repeat; return, by identity, what was never sent like this."""
+    strange: dict[Hashable, list[Trade]] = {}
+    for key, times in left.items():
+        trade = examples.get(key)
+        if not times or trade is None:
+            continue
+        if expected := sent_times[key]:
+            result.repeated += times
+            if len(result.repeats) < SHOWN:
+                result.repeats.append(Repeat(trade, expected + times, expected))
+        else:
+            strange.setdefault(identity(trade, protocol), []).extend([trade] * times)
+    return strange
+
+
+def _judge_unmatched(result: Audit, unmatched: Iterable[_Unmatched], strange: dict[Hashable, list[Trade]], protocol: str) -> None:
+    """A sent trade that is not downstream as such came changed, is missing, or was wanted by nobody."""
+    gaps: dict[tuple[str, int], Gap] = {}
+    for item in unmatched:
+        trade = item.trade
+        if others := strange.get(identity(trade, protocol)):
+            result.expected += 1
+            _note_changed(result, trade, others.pop())
+        elif item.wanted:
             result.expected += 1
             result.missing += 1
-            _extend(result.gaps, open_gaps, trade, protocol)
+            _extend(result.gaps, gaps, item, protocol)
         else:
             result.not_wanted[trade.symbol] = result.not_wanted.get(trade.symbol, 0) + 1
-    for trade in changed_twice:
-        _note_changed(result, contents[identity(trade, protocol)], trade)
-    for key, times in downstream.items():
-        expected = sent.get(key, 0)
-        if not expected and horizon.is_before(contents[key]):
-            result.before_truth += times
-        elif not expected:
-            result.unexpected_count += times
-            if len(result.unexpected) < SHOWN:
-                result.unexpected.append(contents[key])
-        elif times > expected:
-            result.repeated += times - expected
-            if len(result.repeats) < SHOWN:
-                result.repeats.append(Repeat(contents[key], times, expected))
-    return result
+
+
+def _judge_stranger(result: Audit, trade: Trade, sent: Trade | None, horizon: _Horizon) -> None:
+    if sent is not None:
+        _note_changed(result, sent, trade)
+    elif horizon.is_before(trade):
+        result.before_truth += 1
+    else:
+        result.unexpected_count += 1
+        if len(result.unexpected) < SHOWN:
+            result.unexpected.append(trade)
 
 
 def _note_changed(result: Audit, sent: Trade, found: Trade) -> None:
@@ -191,11 +237,12 @@ def _note_changed(result: Audit, sent: Trade, found: Trade) -> None:
         result.changed.append((sent, found))
 
 
-def _extend(gaps: list[Gap], open_gaps: dict[str, Gap], trade: Trade, protocol: str) -> None:
+def _extend(gaps: list[Gap], by_run: dict[tuple[str, int], Gap], item: _Unmatched, protocol: str) -> None:
+    trade = item.trade
     number = None if protocol == "kraken_v1" else trade.id
-    gap = open_gaps.get(trade.symbol)
+    gap = by_run.get((trade.symbol, item.run))
     if gap is None:
-        gap = open_gaps[trade.symbol] = Gap(trade.symbol, number, number, 0, trade.time_us, trade.time_us)
+        gap = by_run[trade.symbol, item.run] = Gap(trade.symbol, number, number, 0, trade.time_us, trade.time_us)
         gaps.append(gap)
     gap.last_id, gap.trades, gap.last_us = number, gap.trades + 1, max(gap.last_us, trade.time_us)
     gap.first_us = min(gap.first_us, trade.time_us)

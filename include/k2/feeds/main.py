@@ -23,7 +23,8 @@ from k2.registry.runtime import Runtime, RuntimeMissing, load_runtime
 
 log = logging.getLogger("k2.feeds")
 
-FLUSH_SECONDS = 10.0
+FLUSH_SECONDS = 6.0
+"""With the close of the connection within the ten seconds that the stack grants a process to stop."""
 PREPARE_SECONDS = 60.0
 
 

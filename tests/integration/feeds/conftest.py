@@ -37,9 +37,12 @@ class KeptRecords:
 
     def __init__(self, exchange: str) -> None:
         self.records: list[dict[str, Any]] = []
+        self.open = asyncio.Event()
+        self.open.set()
         self._exchange = exchange
 
     async def send(self, key: str, record: dict[str, Any]) -> None:
+        await self.open.wait()
         assert key == record.get("symbol", record.get("pair"))
         self.records.append(record)
 

@@ -20,7 +20,13 @@ def test_whole_and_orderly_end(lab: Any, tmp_path: Path, protocol: str) -> None:
             feed = exchanges.listen(protocol)
             await lab.until(lambda: len(feed.sink.records) > 300)
             assert feed.metric("connection_status") == 1
-            await feed.end()
+            # What has come but is not handed over yet when the feed is stopped must not be lost.
+            feed.sink.open.clear()
+            await asyncio.sleep(0.5)
+            ending = asyncio.create_task(feed.end())
+            await asyncio.sleep(0.1)
+            feed.sink.open.set()
+            await ending
             assert feed.metric("connection_status") == 0
             await lab.until(lambda: any(line.get("event") == "closed" for line in exchanges.truth(feed.exchange)))
             await asyncio.sleep(0.2)

@@ -78,6 +78,17 @@ def test_changed_content(change: dict[str, Any]) -> None:
         assert not result.whole
 
 
+def test_recordings_played_twice() -> None:
+    """The same ids at other times are other trades: both plays are whole, and what is missing of one is a gap."""
+    later = [replace(t, time_us=t.time_us + 10**9) for t in TRADES]
+    truth = [OPENED, *lines(TRADES), *lines(later)]
+    whole = audit(truth, [*TRADES, *later], "kraken_v2")
+    assert (whole.expected, whole.whole, whole.repeated) == (20, True, 0)
+    hurt = audit(truth, [*TRADES[1:], *later[:-2]], "kraken_v2")
+    assert (hurt.missing, hurt.changed_count) == (3, 0)
+    assert [(gap.first_id, gap.trades) for gap in hurt.gaps] == [(1, 1), (9, 2)]
+
+
 def test_never_sent() -> None:
     """A trade that the truth does not know is unexpected."""
     result = audit([OPENED, *lines(TRADES)], [*TRADES, trade(99)], "kraken_v2")
