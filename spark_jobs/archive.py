@@ -22,8 +22,9 @@ from pyspark.sql.streaming import StreamingQuery
 from classification import Classifier
 from decoders.base import load_decoder
 from k2.registry.platform import CONFIG_DIR, Layer
+from k2.registry.runtime import class_archive
 from registry_schemas import Known
-from session import archive_of, start_session
+from session import start_session
 from status import Board, Listener
 from tables import LAYOUTS
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the class-data archive of the drivers' jars.")
     parser.add_argument("--jars", required=True, type=Path, help="folder that holds spark/*.jar")
     jars = parser.parse_args().jars
-    target = archive_of(jars)
+    target = class_archive(jars)
     partial = target.with_suffix(f".{os.getpid()}.part")
     with tempfile.TemporaryDirectory(prefix="k2-archive-") as folder:
         scratch = Path(folder)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import pyspark
 from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
+
+from k2.registry.runtime import class_archive
 
 CORES = 2
 TASKS_PER_DRIVER = 1_000_000_000
@@ -28,11 +28,6 @@ JVM_OPTIONS = (
 )
 
 
-def archive_of(jars: Path) -> Path:
-    """Where the class-data archive of these jars and this pyspark is, if archive.py has written one."""
-    return jars / "spark" / f"drivers-{hashlib.sha256(pyspark.__file__.encode()).hexdigest()[:8]}.jsa"
-
-
 def start_session(*, application: str, jars: Path, heap_mb: int, scratch: Path, fence: int, write_archive: Path | None = None) -> SparkSession:
     """Start the JVM and its session. `scratch` takes Spark's temporary files; it is created.
 
@@ -45,8 +40,8 @@ def start_session(*, application: str, jars: Path, heap_mb: int, scratch: Path, 
     options = [*JVM_OPTIONS, f"-Djava.io.tmpdir={scratch}"]
     if write_archive:
         options.append(f"-XX:ArchiveClassesAtExit={write_archive}")
-    elif archive_of(jars).exists():
-        options.append(f"-XX:SharedArchiveFile={archive_of(jars)}")
+    elif class_archive(jars).exists():
+        options.append(f"-XX:SharedArchiveFile={class_archive(jars)}")
     settings = {
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",

@@ -87,4 +87,3 @@ def send(hook: SlackHook, incident: dict[str, Any], runtime: Runtime) -> dict[st
 def _post(hook: SlackHook, message: messages.Message) -> dict[str, Any]:
     answer = hook.call("chat.postMessage", json={"channel": message.channel, "text": message.text, "blocks": message.blocks})
     return {"channel": answer["channel"], "ts": answer["ts"]}
-

@@ -18,6 +18,8 @@ class ActionFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Watch:
+    """A stream that was acted on at once is in `looks` twice: as it was before, and after."""
+
     looks: Sequence[watchdog.Look]
     done: Sequence[watchdog.Done]
 
@@ -30,9 +32,11 @@ def look_and_act(runtime: Runtime) -> Watch:
 
     What is urgent comes first: a full look waits seconds for a broker that is silent.
     """
-    done = watchdog.act(runtime, [look.decision for look in watchdog.urgent(runtime)])
+    urgent = watchdog.urgent(runtime)
+    done = watchdog.act(runtime, [look.decision for look in urgent])
     looks = watchdog.look(runtime)
-    return Watch(looks, [*done, *watchdog.act(runtime, [look.decision for look in looks])])
+    done += watchdog.act(runtime, [look.decision for look in looks])
+    return Watch([*urgent, *looks], done)
 
 
 def untold_incidents(runtime: Runtime) -> int:

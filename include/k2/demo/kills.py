@@ -61,6 +61,8 @@ def recoveries(runtime: Runtime, kills: Iterable[Kill]) -> list[Recovery]:
     result = []
     for kill in kills:
         row = next((r for r in rows if r["stream"] == kill.stream and r["fence"] > kill.fence), {})
-        steps = ((row.get(name) - kill.at).total_seconds() if row.get(name) else None for name in ("detected_at", "intent_at", "launched_at", "first_commit_at"))
+        steps = (
+            (row.get(name) - kill.at).total_seconds() if row.get(name) else None for name in ("detected_at", "intent_at", "launched_at", "first_commit_at")
+        )
         result.append(Recovery(kill, *steps))
     return result

@@ -36,7 +36,10 @@ def live(platform: Platform, counts: Counts, verdicts: Mapping[str, str], second
 
 def live_line(platform: Platform, counts: Counts) -> str:
     """The same in one line, where the output is not a terminal."""
-    parts = [f"{e}: Kafka {counts.topics[e]}, Bronze {counts.of(platform, e, Layer.BRONZE)}, Silver {counts.of(platform, e, Layer.SILVER)}" for e in platform.exchanges]
+    parts = [
+        f"{e}: Kafka {counts.topics[e]}, Bronze {counts.of(platform, e, Layer.BRONZE)}, Silver {counts.of(platform, e, Layer.SILVER)}"
+        for e in platform.exchanges
+    ]
     return " | ".join(parts)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
+QUEUE_RECORDS = 50_000
+"""What may wait for Kafka before reading pauses: some ten minutes of the live market."""
 
 
 class SinkUnavailable(RuntimeError):
@@ -55,7 +57,7 @@ class KafkaSink:
                 "acks": "all",
                 "compression.type": "lz4",
                 "linger.ms": 10,
-                "queue.buffering.max.messages": 50_000,
+                "queue.buffering.max.messages": QUEUE_RECORDS,
                 # 0 = retry for ever: while Kafka is away the queue fills, reading pauses, and nothing is given up.
                 "message.timeout.ms": 0,
                 "error_cb": self._on_error,

@@ -255,7 +255,10 @@ def _explain(path: Path, error: ValidationError) -> str:
             lines.append(f"{path.name}: {field}: missing: add it")
         elif item["type"] == "value_error":
             for line in str(item["ctx"]["error"]).splitlines():
-                lines.append(f"{path.name}: {field + ': ' if field else ''}{line}" + (f" (it is {item['input']!r})" if field and not isinstance(item["input"], dict) else ""))
+                lines.append(
+                    f"{path.name}: {field + ': ' if field else ''}{line}"
+                    + (f" (it is {item['input']!r})" if field and not isinstance(item["input"], dict) else "")
+                )
         else:
             lines.append(f"{path.name}: {field}: {item['input']!r} is refused: {item['msg']}")
     return "\n".join(lines)

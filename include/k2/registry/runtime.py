@@ -7,6 +7,8 @@ platform take from their environment. Passwords are never in it: each is a file 
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.util
 import os
 from pathlib import Path
 from typing import Literal
@@ -107,6 +109,13 @@ class Runtime(BaseModel):
     def sqlalchemy_uri(self, role: Role) -> str:
         """For pyiceberg's SqlCatalog: the `lakehouse` database. Holds the password, so never print it."""
         return f"postgresql+psycopg2://k2_{role}:{self.password(role)}@{self.postgres_host}:{self.postgres_port}/lakehouse"
+
+
+def class_archive(jars: Path) -> Path:
+    """Where the class-data archive of these jars and this environment's pyspark is, if one has been written."""
+    pyspark = importlib.util.find_spec("pyspark")
+    place = str(pyspark.origin) if pyspark else ""
+    return jars / "spark" / f"drivers-{hashlib.sha256(place.encode()).hexdigest()[:8]}.jsa"
 
 
 @functools.cache

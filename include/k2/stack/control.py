@@ -19,6 +19,7 @@ from k2.processes import ProcessId, end
 from k2.registry.platform import ConfigError, Platform, load_platform
 from k2.registry.runtime import Replay, Runtime
 from k2.stack import plan, ports, preflight, records
+from k2.stack.archive import ensure_archive
 from k2.stack.drivers import recorded_drivers
 from k2.stack.errors import K2Error
 from k2.stack.home import TREE, Home, read_json, write_atomically
@@ -126,6 +127,7 @@ def _lay_out(home: Home, platform: Platform, profile: str, real_exchanges: bool,
     """Everything that must be there before the first process: jars, ports, passwords, runtime.json."""
     preflight.check_disk(home.path)
     jars = ensure_jars(java_home, progress)
+    ensure_archive(jars, java_home, home.logs / "archive.log", progress)
     usual = ports.usual_ports(platform)
     chosen = ports.choose(usual | {n: p for n, p in (read_json(home.ports_file) or {}).items() if n in usual})
     other = {name: port for name, port in chosen.items() if port != usual[name]}

@@ -24,6 +24,7 @@ def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int]
         "apicurio.storage.sql.kind": "h2",
         "apicurio.datasource.url": f"jdbc:h2:file:{home.data / 'registry' / 'schemas'}",
         "quarkus.log.level": "WARN",
+        "quarkus.http.access-log.enabled": "false",
     }
     return Service(
         name="schema_registry",

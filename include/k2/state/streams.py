@@ -59,7 +59,9 @@ def want(connection: Connection, stream: str, desired: str, *, who: str, action:
     return int(after["generation"])
 
 
-def raise_fence(connection: Connection, stream: str, *, seen: int, generation: int, reason: str, last_commit_at: datetime | None, detected_at: datetime | None) -> int:
+def raise_fence(
+    connection: Connection, stream: str, *, seen: int, generation: int, reason: str, last_commit_at: datetime | None, detected_at: datetime | None
+) -> int:
     """Take the stream: raise its fence by one and record the intent to launch, in this transaction.
 
     From the moment this commits, the catalog refuses every commit of an older driver.
@@ -76,19 +78,23 @@ def raise_fence(connection: Connection, stream: str, *, seen: int, generation: i
 
 
 def launched(connection: Connection, stream: str, fence: int, how: str) -> None:
-    connection.execute("UPDATE k2.launches SET launched_at = clock_timestamp(), how = %s WHERE stream = %s AND fence = %s AND launched_at IS NULL", (how, stream, fence))
+    connection.execute(
+        "UPDATE k2.launches SET launched_at = clock_timestamp(), how = %s WHERE stream = %s AND fence = %s AND launched_at IS NULL", (how, stream, fence)
+    )
 
 
 def first_commit(connection: Connection, stream: str, fence: int, at: datetime, batch: int) -> None:
     connection.execute(
-        "UPDATE k2.launches SET first_commit_at = %s, first_commit_batch = %s WHERE stream = %s AND fence = %s AND first_commit_at IS NULL", (at, batch, stream, fence)
+        "UPDATE k2.launches SET first_commit_at = %s, first_commit_batch = %s WHERE stream = %s AND fence = %s AND first_commit_at IS NULL",
+        (at, batch, stream, fence),
     )
 
 
 def ended(connection: Connection, stream: str, fence: int, *, at: datetime, exit_code: int | None, reason: str) -> None:
     """`reason` is one of died, stopped, replaced. The first word on a launch stands."""
     connection.execute(
-        "UPDATE k2.launches SET ended_at = %s, exit_code = %s, end_reason = %s WHERE stream = %s AND fence = %s AND ended_at IS NULL", (at, exit_code, reason, stream, fence)
+        "UPDATE k2.launches SET ended_at = %s, exit_code = %s, end_reason = %s WHERE stream = %s AND fence = %s AND ended_at IS NULL",
+        (at, exit_code, reason, stream, fence),
     )
 
 
@@ -116,4 +122,6 @@ def dead_since(connection: Connection) -> dict[str, datetime]:
 
 def launches(connection: Connection, stream: str | None = None) -> list[dict[str, Any]]:
     """The ledger of starts, oldest first."""
-    return connection.execute("SELECT * FROM k2.launches WHERE %(stream)s::text IS NULL OR stream = %(stream)s ORDER BY intent_at", {"stream": stream}).fetchall()
+    return connection.execute(
+        "SELECT * FROM k2.launches WHERE %(stream)s::text IS NULL OR stream = %(stream)s ORDER BY intent_at", {"stream": stream}
+    ).fetchall()

@@ -23,7 +23,7 @@ from k2.feeds.audit import Audit
 from k2.feeds.main import FeedExit
 from k2.feeds.metrics import FeedMetrics
 from k2.feeds.received import audit_exchange
-from k2.feeds.sink import KafkaSink, SinkUnavailable
+from k2.feeds.sink import QUEUE_RECORDS, KafkaSink, SinkUnavailable
 from k2.registry.platform import CONFIG_DIR, Exchange, parse_platform
 from k2.registry.runtime import Runtime
 
@@ -178,9 +178,10 @@ def test_recordings_are_whole_in_kafka(bench: Bench, recordings_folder: Path) ->
     """Every trade of every recorded message is in Kafka once: 19,904 of Binance and 2,700 of Kraken."""
     bench.write_runtime(feed_symbols={"binance": ("BTCUSDT",), "kraken": ("BTC/USD", "DASH/EUR", "ALGO/BTC")})
     bench.simulator("--replay", str(recordings_folder), "--speed", "1000")
-    for exchange in ("binance", "kraken"):
-        bench.feed(exchange)
-    _until(lambda: all(market["market"] == "finished" for market in bench.state().values()))
+    expected = {"binance": 19_904, "kraken": 2_700}
+    for port, trades in [(bench.feed(exchange), trades) for exchange, trades in expected.items()]:
+        _until(lambda port=port, trades=trades: _metric(port, "k2_kafka_messages_produced_total") >= trades)
+    assert {name: exchange["market"] for name, exchange in bench.state().items()} == dict.fromkeys(expected, "finished")
     assert [bench.stop(exchange) for exchange in ("binance", "kraken")] == [0, 0]
     results = [bench.audit(exchange) for exchange in ("binance", "kraken")]
     assert [(r.expected, r.found, r.whole, r.repeated) for r in results] == [(19_904, 19_904, True, 0), (2_700, 2_700, True, 0)]
@@ -214,17 +215,22 @@ RECORD = {
 }
 
 
-def test_unflushed_records_are_counted(bench: Bench) -> None:
-    """What Kafka never acknowledged is the result of closing: a lost record is never a clean end."""
+def test_a_full_queue_waits_and_is_counted(bench: Bench) -> None:
+    """While Kafka is away, records wait and then the reader does; what never got there is the result of closing."""
 
     async def scene() -> int:
         exchange = bench.exchanges["binance"]
-        sink = KafkaSink(exchange, f"127.0.0.1:{bench.free_port()}", bench.runtime.schema_registry, FeedMetrics("binance", exchange.topic))
-        for _ in range(3):
+        metrics = FeedMetrics("binance", exchange.topic)
+        sink = KafkaSink(exchange, f"127.0.0.1:{bench.free_port()}", bench.runtime.schema_registry, metrics)
+        for _ in range(QUEUE_RECORDS):
             await sink.send("BTCUSDT", RECORD)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(sink.send("BTCUSDT", RECORD), 0.5)
+        labels = {"exchange": "binance", "topic": exchange.topic}
+        assert metrics.registry.get_sample_value("k2_kafka_backpressure_waits_total", labels) > 0
         return await sink.close(0.5)
 
-    assert asyncio.run(scene()) == 3
+    assert asyncio.run(scene()) == QUEUE_RECORDS
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
-from k2.airflow.watch import Watch, summary, table, woken_by
+import pytest
+
+from k2 import watchdog
+from k2.airflow.watch import Watch, look_and_act, summary, table, woken_by
 from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Head, Observation, Reading, Verdict, Wanted
 from k2.watchdog import Done, Look
 
@@ -39,6 +42,25 @@ def test_table_shows_seen_concluded_done() -> None:
     assert " ".join(lines[2].split()) == "bronze_kraken UNKNOWN none ? ? ? no driver list"
     assert lines[5].split()[:3] == ["bronze_binance", "start", "done"]
     assert "FAILED" in lines[6] and watch.failures() == [watch.done[1]]
+
+
+def test_what_is_urgent_is_done_before_the_full_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead stream does not wait for a look at everything, and the log shows it before and after."""
+    dead = look("bronze_binance", Verdict.DEAD, Action.START, "ended by signal 9")
+    after = look("bronze_binance", Verdict.STARTING, Action.NONE, "has run for 1 s")
+    calls: list[str] = []
+
+    def act(runtime: object, decisions: list[Decision]) -> list[Done]:
+        calls.append("act")
+        return [Done(d.stream, d.action, True, "started") for d in decisions if d.action is Action.START]
+
+    monkeypatch.setattr(watchdog, "urgent", lambda runtime: calls.append("urgent") or [dead])
+    monkeypatch.setattr(watchdog, "look", lambda runtime: calls.append("look") or [after])
+    monkeypatch.setattr(watchdog, "act", act)
+    watch = look_and_act(None)  # type: ignore[arg-type]
+    assert calls == ["urgent", "act", "look", "act"]
+    assert (watch.looks, watch.done) == ([dead, after], [Done("bronze_binance", Action.START, True, "started")])
+    assert summary(watch)["verdicts"] == {"bronze_binance": "STARTING"}
 
 
 def test_table_of_a_quiet_moment() -> None:

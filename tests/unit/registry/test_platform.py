@@ -43,7 +43,11 @@ def test_the_committed_registry_is_valid() -> None:
         (("streams", "bronze_binance", "triger_seconds"), 5, ["streams.bronze_binance.triger_seconds", "unknown key", "did you mean 'trigger_seconds'"]),
         (("streams", "silver_kraken", "checkpoint"), "silver-binance", ["streams.silver_kraken.checkpoint", "'silver-binance'", "silver_binance", "its own"]),
         (("streams", "silver_kraken", "checkpoint"), "../other", ["streams.silver_kraken.checkpoint", "../other", "folder name"]),
-        (("streams", "silver_kraken", "reads"), "bronze_krakn_trades", ["streams.silver_kraken.reads", "bronze_krakn_trades", "did you mean 'bronze_kraken_trades'"]),
+        (
+            ("streams", "silver_kraken", "reads"),
+            "bronze_krakn_trades",
+            ["streams.silver_kraken.reads", "bronze_krakn_trades", "did you mean 'bronze_kraken_trades'"],
+        ),
         (("streams", "silver_kraken", "reads"), "silver_dlq_trades", ["streams.silver_kraken.reads", "dlq table", "bronze one"]),
         (("streams", "silver_kraken", "reads"), None, ["streams.silver_kraken", "reads"]),
         (("streams", "bronze_kraken", "writes"), ["silver_dlq_trades"], ["streams.bronze_kraken.writes", "bronze"]),
