@@ -38,7 +38,7 @@ from k2.airflow.assets import STREAMS
 from k2.airflow.dags import Tag, platform_dag
 from k2.airflow.operators import ReachWish, RecordWish
 
-REACH_SECONDS = 300
+REACH_SECONDS = 600
 
 with platform_dag(
     "streams_control",
@@ -47,8 +47,8 @@ with platform_dag(
     tags={Tag.STREAMS, Tag.ACTS, Tag.MANUAL},
     params={"stream": forms.stream_choice(), "action": forms.action_choice(), "reason": forms.reason()},
     max_active_runs=4,
-    dagrun_timeout=timedelta(minutes=15),
-    task_timeout=timedelta(minutes=10),
+    dagrun_timeout=timedelta(minutes=20),
+    task_timeout=timedelta(minutes=15),
     allowed_run_types={DagRunType.MANUAL},
 ):
     record = RecordWish(task_id="record", outlets=[STREAMS], execution_timeout=timedelta(minutes=1))

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 60.0
 TELL_AFTER_FAILURES = 3
+LOG_EVERY_SECONDS = 30.0
 
 
 class StreamsPollTrigger(BaseEventTrigger):
@@ -83,7 +84,7 @@ class WantedReachedTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         deadline = datetime.fromisoformat(self.deadline)
-        logged: dict[str, str] = {}
+        log_again = 0.0
         while True:
             try:
                 found = await asyncio.to_thread(_read_progress, self.desired, self.wants)
@@ -92,10 +93,9 @@ class WantedReachedTrigger(BaseTrigger):
             except Exception as error:  # the database may be away for a moment; the deadline decides
                 log.warning("The streams' state could not be read: %s", error)
                 missing, over = dict.fromkeys(self.wants, f"its state could not be read: {type(error).__name__}: {error}"), False
-            for stream, because in missing.items():
-                if logged.get(stream) != because:
-                    log.info("%s: %s", stream, because)
-            logged = missing
+            if time.monotonic() >= log_again:
+                log.info("Waiting for %s", "; ".join(f"{stream}: {because}" for stream, because in missing.items()) or "nothing")
+                log_again = time.monotonic() + LOG_EVERY_SECONDS
             if over or datetime.now(UTC) >= deadline:
                 break
             await asyncio.sleep(self.interval_seconds)
