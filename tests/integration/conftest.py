@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ from k2.stack import control
 
 PROFILE = "demo"
 BASE = ("postgres", "kafka", "schema_registry")
+
+
+def pytest_configure() -> None:
+    """A run that is asked to end stops its stack, as after Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -155,6 +155,7 @@ def _lay_out(home: Home, platform: Platform, profile: str, real_exchanges: bool,
         checkpoints=home.data / "checkpoints",
         feed_urls={} if real_exchanges else urls,
         exchange_simulator=None if real_exchanges else f"http://127.0.0.1:{chosen['exchange_simulator_control']}",
+        feed_symbols=_recorded_symbols(replay),
         replay=replay,
         slack_api=f"http://127.0.0.1:{chosen['slack_simulator']}",
     )
@@ -163,6 +164,18 @@ def _lay_out(home: Home, platform: Platform, profile: str, real_exchanges: bool,
     write_atomically(home.ports_file, json.dumps(chosen))
     write_atomically(home.runtime_file, runtime.model_dump_json(indent=1))
     return runtime
+
+
+def _recorded_symbols(replay: Replay | None) -> dict[str, tuple[str, ...]]:
+    """Per exchange, what its recordings hold; the feeds ask for all of it. Raises K2Error for a folder without recordings."""
+    from k2.feeds.simulator.recordings import NoRecordings, read_recordings, symbols
+
+    if replay is None:
+        return {}
+    try:
+        return {exchange: tuple(sorted(found)) for exchange, found in symbols(read_recordings(replay.folder)).items()}
+    except NoRecordings as error:
+        raise K2Error(str(error)) from None
 
 
 def _start_supervisor(home: Home, runtime: Runtime, java_home: Path) -> None:
