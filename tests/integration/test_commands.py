@@ -67,6 +67,7 @@ def test_help_of_every_command(tmp_path: Path, command: str) -> None:
     assert len(run(tmp_path, command, "--help")) > 100
 
 
+@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_commands_of_the_documents(platform_stack: Runtime) -> None:
     """Each is run as it is shown, one after the other; the last one leaves nothing behind."""
