@@ -21,6 +21,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from classification import Classifier
 from decoders.base import load_decoder
+from jvm import listen
 from k2.registry.platform import CONFIG_DIR, Layer
 from k2.registry.runtime import class_archive
 from registry_schemas import Known
@@ -59,7 +60,7 @@ def exercise(spark: SparkSession, scratch: Path) -> None:
     root = f"spark.sql.catalog.{CATALOG}"
     for key, value in {root: "org.apache.iceberg.spark.SparkCatalog", f"{root}.type": "hadoop", f"{root}.warehouse": (scratch / "warehouse").as_uri()}.items():
         spark.conf.set(key, value)
-    spark.streams.addListener(Listener(Board("archive", 1), None))
+    listen(spark, Listener(Board("archive", 1), None))
     for layer in Layer:
         layout = LAYOUTS[layer]
         spark.sql(f"CREATE TABLE {CATALOG}.db.{layer} ({layout.ddl}) USING iceberg PARTITIONED BY (days({layout.days_of}))")

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from pyspark.sql import SparkSession
 
+from jvm import java_class
 from k2.registry.runtime import Runtime
 
 CONNECTION_ERRORS = ("08", "57P")
@@ -54,5 +55,5 @@ def java_catalog(spark: SparkSession, name: str) -> Any:
 
 def load_table(spark: SparkSession, catalog: Any, namespace: str, table: str) -> Any:
     """Iceberg's Java Table, or None when there is no such table."""
-    identifier = spark._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(f"{namespace}.{table}")  # type: ignore[union-attr]
+    identifier = java_class(spark, "org.apache.iceberg.catalog.TableIdentifier").parse(f"{namespace}.{table}")
     return catalog.loadTable(identifier) if catalog.tableExists(identifier) else None

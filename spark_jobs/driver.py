@@ -21,6 +21,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from catalog import CONNECTION_ERRORS, open_catalog
 from failures import Failure, QueryFailed, causes, classify
+from jvm import listen
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.registry.observed import ExitCode
 from k2.registry.platform import ConfigError, Platform, Stream
@@ -139,12 +140,13 @@ def _run(driver: Driver, start: Start, exit_: Exit) -> str:
         heap_mb=driver.spec.heap_mb,
         scratch=driver.directory / "scratch",
         fence=driver.fence,
+        quick_start=driver.spec.quick_start,
     )
     exit_.watch(driver.spark)
     driver.say("session is up")
     _open_catalog(driver)
     driver.say("catalog is open")
-    driver.spark.streams.addListener(Listener(driver.board, driver.spec.writes[0] if driver.spec.type == "bronze" else None))
+    listen(driver.spark, Listener(driver.board, driver.spec.writes[0] if driver.spec.type == "bronze" else None))
     query = start(driver)
     driver.say("query is started")
     while not driver.stopping:

@@ -22,20 +22,24 @@ def amount(text: Column) -> Column:
 
 def amount_fault(name: str, text: Column) -> Column:
     """Why a text is no positive number that DECIMAL(38,8) holds exactly, as an error reason; NULL when it is one."""
-    sign, whole, decimals, exponent = (f.regexp_extract(text, NUMBER, group) for group in (1, 2, 3, 4))
-    digits = f.concat(whole, decimals)
-    power = f.coalesce(exponent.try_cast("int"), f.lit(0))
-    significant = f.length(f.regexp_replace(digits, "0+$", ""))
-    scale = f.length(decimals) - (f.length(digits) - significant) - power
-    integer_digits = f.length(f.regexp_replace(digits, "^0+", "")) - f.length(decimals) + power
-    positive = text.rlike("[1-9]")
-    return (
-        f.when(text.rlike(PLAIN_AMOUNT), f.when(~positive, f.lit(f"{name}_must_be_positive")))
-        .when(~f.coalesce(text.rlike(NUMBER) & (f.length(digits) > 0), f.lit(False)), f.lit(f"{name}_not_a_number"))
-        .when((significant == 0) | (sign == "-"), f.lit(f"{name}_must_be_positive"))
-        .when(integer_digits > MAX_INTEGER_DIGITS, f.lit(f"{name}_too_large"))
-        .when(scale > MAX_DECIMALS, f.lit(f"{name}_too_precise"))
-    )
+    parts = f.struct(*(f.regexp_extract(text, NUMBER, group).alias(part) for group, part in enumerate(("sign", "whole", "decimals", "exponent"), 1)))
+
+    def of_parts(number: Column) -> Column:
+        decimals, digits = number["decimals"], f.concat(number["whole"], number["decimals"])
+        power = f.coalesce(number["exponent"].try_cast("int"), f.lit(0))
+        significant = f.length(f.regexp_replace(digits, "0+$", ""))
+        scale = f.length(decimals) - (f.length(digits) - significant) - power
+        integer_digits = f.length(f.regexp_replace(digits, "^0+", "")) - f.length(decimals) + power
+        return (
+            f.when(~f.coalesce(text.rlike(NUMBER) & (f.length(digits) > 0), f.lit(False)), f.lit(f"{name}_not_a_number"))
+            .when((significant == 0) | (number["sign"] == "-"), f.lit(f"{name}_must_be_positive"))
+            .when(integer_digits > MAX_INTEGER_DIGITS, f.lit(f"{name}_too_large"))
+            .when(scale > MAX_DECIMALS, f.lit(f"{name}_too_precise"))
+        )
+
+    positive = f.when(~text.rlike("[1-9]"), f.lit(f"{name}_must_be_positive"))
+    # A lambda evaluates its parts once. Written out they would be most of the plan, which is compiled for each batch.
+    return f.when(text.rlike(PLAIN_AMOUNT), positive).otherwise(f.transform(f.array(parts), of_parts)[0])
 
 
 def micros_of_seconds(text: Column) -> Column:

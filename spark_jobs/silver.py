@@ -6,7 +6,6 @@ Run by the host agent as `silver.py --stream NAME --fence N`.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
@@ -15,6 +14,7 @@ from pyspark.sql.streaming import StreamingQuery
 from classification import Classifier
 from decoders.base import load_decoder
 from driver import Driver, main
+from jvm import java_class
 from k2.registry.platform import ConfigError
 from registry_schemas import SchemaBook, fetch_schema
 from silver_writer import SilverWriter
@@ -54,9 +54,8 @@ def start(driver: Driver) -> StreamingQuery:
 
 def avro_record_name(spark: SparkSession, schema: str) -> str | None:
     """The full name of the record that a schema text defines; None when it is no Avro record, as Spark's Avro reads it."""
-    avro: Any = spark._jvm.org.apache.avro  # type: ignore[union-attr]
     try:
-        parsed = avro.Schema.Parser().parse(schema)
+        parsed = java_class(spark, "org.apache.avro.Schema$Parser")().parse(schema)
     except Py4JJavaError:
         return None
     return str(parsed.getFullName()) if parsed.getType().getName() == "record" else None

@@ -17,6 +17,7 @@ from registry_schemas import RegistryUnreachable, SchemaBook
 from tables import LAYOUTS
 
 QUERY_ID, BATCH_ID, UNKNOWN_SCHEMAS = "k2.query-id", "k2.batch-id", "k2.unknown-schemas"
+ROWS_SILVER, ROWS_DLQ = "k2.rows-silver", "k2.rows-dlq"
 
 
 class RowsLost(RuntimeError):
@@ -44,25 +45,23 @@ class AppendOnce:
     """
 
     def __init__(self, spark: SparkSession, catalog: Any, namespace: str, table: str, query_id: str) -> None:
-        self._spark = spark
         self._table = load_table(spark, catalog, namespace, table)
         self._query_id = query_id
         self._looked_until: int | None = None
         self._newest: dict[str, str] | None = None
 
     def committed(self, batch_id: int) -> dict[str, str] | None:
-        """The summary of this query's newest commit when it is of this batch or a later one; else None."""
+        """What the summary of this query's newest commit says of its batch, when that is this batch or a later one; else None."""
         self._table.refresh()
         head = self._table.currentSnapshot()
-        ancestors = self._spark._jvm.org.apache.iceberg.util.SnapshotUtil.currentAncestors(self._table).iterator()  # type: ignore[union-attr]
-        while ancestors.hasNext():
-            snapshot = ancestors.next()
-            if snapshot.snapshotId() == self._looked_until:
-                break
+        snapshot = head
+        while snapshot is not None and snapshot.snapshotId() != self._looked_until:
             summary = snapshot.summary()
             if summary.get(QUERY_ID) == self._query_id:
-                self._newest = dict(summary)
+                self._newest = {key: summary.get(key) for key in (BATCH_ID, ROWS_SILVER, ROWS_DLQ, UNKNOWN_SCHEMAS)}
                 break
+            parent = snapshot.parentId()
+            snapshot = self._table.snapshot(parent) if parent is not None else None
         self._looked_until = head.snapshotId() if head is not None else None
         return self._newest if self._newest is not None and int(self._newest[BATCH_ID]) >= batch_id else None
 
@@ -104,7 +103,7 @@ class SilverWriter:
             properties = self._properties(batch_id, count)
             if done is None:
                 self._append(self._classifier.silver(classified), self._silver_table, properties)
-            elif (done["k2.rows-silver"], done["k2.rows-dlq"]) != (str(count.silver), str(count.dlq)):
+            elif (done[ROWS_SILVER], done[ROWS_DLQ]) != (str(count.silver), str(count.dlq)):
                 raise RowsLost(
                     f"batch {batch_id} is in {self._silver_table} with {done['k2.rows-silver']} rows for Silver and {done['k2.rows-dlq']} for the DLQ, "
                     f"but is now classified into {count.silver} and {count.dlq}: run the rules that wrote it until the batch is in both tables"
@@ -168,8 +167,8 @@ class SilverWriter:
             BATCH_ID: str(batch_id),
             "k2.fence": str(self._driver.fence),
             "k2.rows-read": str(count.read),
-            "k2.rows-silver": str(count.silver),
-            "k2.rows-dlq": str(count.dlq),
+            ROWS_SILVER: str(count.silver),
+            ROWS_DLQ: str(count.dlq),
             "k2.bronze-snapshot": str(reached["snapshot_id"]),
             "k2.bronze-offsets": json.dumps(count.offsets),
             UNKNOWN_SCHEMAS: ",".join(str(i) for i in sorted(count.unknown)),

@@ -15,8 +15,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from pyspark.sql.streaming.listener import QueryIdleEvent, QueryProgressEvent, QueryStartedEvent, QueryTerminatedEvent, StreamingQueryListener
 
+from jvm import QueryEvents
 from k2.registry.observed import QueryStatus
 
 PHASES = ("starting", "running", "waiting", "stopping")
@@ -107,7 +107,7 @@ class Board:
         yield rows
 
 
-class Listener(StreamingQueryListener):
+class Listener(QueryEvents):
     """Carries the query's events to the board."""
 
     def __init__(self, board: Board, count_rows_of: str | None) -> None:
@@ -115,25 +115,26 @@ class Listener(StreamingQueryListener):
         self._count_rows_of = count_rows_of
         """The table that receives each row that the query reads, when no writer of ours counts them."""
 
-    def onQueryStarted(self, event: QueryStartedEvent) -> None:
-        self._board.update(query_id=str(event.id), run_id=str(event.runId), phase="running", last_event_at=datetime.now(UTC))
+    def started(self, event: str) -> None:
+        facts = json.loads(event)
+        self._board.update(query_id=facts["id"], run_id=facts["runId"], phase="running", last_event_at=datetime.now(UTC))
 
-    def onQueryProgress(self, event: QueryProgressEvent) -> None:
-        progress = event.progress
+    def progressed(self, progress: str) -> None:
+        facts = json.loads(progress)
         fields: dict[str, object] = {
-            "batch_id": progress.batchId,
-            "batch_seconds": progress.durationMs.get("triggerExecution", 0) / 1000,
+            "batch_id": facts["batchId"],
+            "batch_seconds": facts["durationMs"].get("triggerExecution", 0) / 1000,
             "last_event_at": datetime.now(UTC),
         }
         if self._count_rows_of:
-            fields["input_rows"] = progress.numInputRows
-            self._board.count(self._count_rows_of, progress.numInputRows)
+            fields["input_rows"] = facts["numInputRows"]
+            self._board.count(self._count_rows_of, facts["numInputRows"])
         self._board.update(**fields)
 
-    def onQueryIdle(self, event: QueryIdleEvent) -> None:
+    def idle(self) -> None:
         self._board.update(last_event_at=datetime.now(UTC))
 
-    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:
+    def terminated(self) -> None:
         self._board.update(message="ended")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from catalog import load_table
+from jvm import java_class
 from k2.registry.platform import ConfigError, Layer, Platform
 
 
@@ -19,7 +22,8 @@ class Column:
 
     @property
     def ddl(self) -> str:
-        return f"`{self.name}` {self.type}{' NOT NULL' if self.required else ''}"
+        """As Spark writes it."""
+        return f"{self.name} {self.type}{' NOT NULL' if self.required else ''}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Layout:
 
     @property
     def ddl(self) -> str:
-        return ", ".join(column.ddl for column in self.columns)
+        return ",".join(column.ddl for column in self.columns)
 
 
 LAYOUTS: dict[Layer, Layout] = {
@@ -142,16 +146,15 @@ def mistakes(platform: Platform, table: str, found: Found) -> list[str]:
     return wrong
 
 
-def examine(spark: SparkSession, java_table: Any) -> Found:
-    """Read a Java Table's columns, partitioning and properties."""
-    jvm: Any = spark._jvm
-    struct = jvm.org.apache.iceberg.spark.SparkSchemaUtil.convert(java_table.schema())
-    source = java_table.schema()
+def examine(spark: SparkSession, java_table: Any, properties: Iterable[str]) -> Found:
+    """Read a Java Table's columns, partitioning and the named properties."""
+    schema, held = java_table.schema(), java_table.properties()
+    spec = json.loads(java_class(spark, "org.apache.iceberg.PartitionSpecParser").toJson(java_table.spec()))
     return Found(
-        columns=", ".join(Column(field.name(), field.dataType().sql(), not field.nullable()).ddl for field in struct.fields()),
-        partitions=tuple(f"{field.transform().toString()}({source.findColumnName(field.sourceId())})" for field in java_table.spec().fields()),
+        columns=java_class(spark, "org.apache.iceberg.spark.SparkSchemaUtil").convert(schema).toDDL(),
+        partitions=tuple(f"{field['transform']}({schema.findColumnName(field['source-id'])})" for field in spec["fields"]),
         format_version=str(java_table.operations().current().formatVersion()),
-        properties=dict(java_table.properties()),
+        properties={name: value for name in properties if (value := held.get(name)) is not None},
     )
 
 
@@ -163,6 +166,6 @@ def ensure_table(spark: SparkSession, catalog: Any, platform: Platform, table: s
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {platform.catalog.name}.{namespace}")
         spark.sql(create_statement(platform, table))
         java_table = load_table(spark, catalog, namespace, table)
-    if wrong := mistakes(platform, table, examine(spark, java_table)):
+    if wrong := mistakes(platform, table, examine(spark, java_table, wanted_properties(platform, table))):
         raise ConfigError("\n".join(wrong))
     return java_table

@@ -180,8 +180,10 @@ def test_the_wait_is_the_agents(poll: watchdog.Poll, world: World) -> None:
 
 
 def test_a_first_commit_is_found_in_the_checkpoint(poll: watchdog.Poll, world: World, tmp_path: Path) -> None:
-    """A start without a commit is looked at on every tick, and its first commit makes it well at once."""
+    """A restart without a commit is looked at on every tick, and its first commit ends the trouble at once."""
     fire(poll), fire(poll)
+    world.drivers[A] = DEAD
+    fire(poll)
     world.wanted[A] = replace(WANTED, first_commit_at=None, first_commit_batch=None, generation=2, launch_generation=2, fence=2)
     world.drivers[A] = replace(DRIVER, fence=2)
     assert fire(poll) == []

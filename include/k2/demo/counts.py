@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from k2.catalog import open_table
+from k2.probes.iceberg import TableHeads
+from k2.probes.kafka import KafkaHeads, KafkaSilent
+from k2.probes.state import StateProbe
 from k2.registry.platform import Layer, Platform
 from k2.registry.runtime import Runtime
 
@@ -27,35 +29,32 @@ def tables_of(platform: Platform, exchange: str) -> set[str]:
     return {t for s in platform.streams.values() if s.exchange == exchange for t in s.writes}
 
 
-def total_records(runtime: Runtime, table: str) -> int:
-    """Rows of a table by its current snapshot's summary; 0 while it does not exist or is empty."""
-    opened = open_table(runtime, table, "reader")
-    snapshot = opened.current_snapshot() if opened else None
-    return int(snapshot.summary["total-records"] or 0) if snapshot and snapshot.summary else 0
-
-
 class Counter:
-    """Reads the counts again and again over one Kafka client."""
+    """Reads the counts again and again over clients that it keeps."""
 
     def __init__(self, runtime: Runtime, platform: Platform) -> None:
-        from confluent_kafka import Consumer
-
-        self._runtime, self._platform = runtime, platform
-        self._kafka = Consumer({"bootstrap.servers": runtime.kafka, "group.id": "k2-demo", "enable.auto.commit": False})
+        self._platform = platform
+        self._kafka = KafkaHeads(runtime.kafka)
+        self._state = StateProbe(runtime)
+        self._heads = TableHeads()
 
     def read(self) -> Counts:
+        """The counts now. Raises StateUnavailable when PostgreSQL does not answer, OSError when a metadata file cannot be read."""
         tables = {t for s in self._platform.streams.values() for t in s.writes}
-        return Counts({e: self._topic(e) for e in self._platform.exchanges}, {t: total_records(self._runtime, t) for t in tables})
+        locations = self._state.metadata_locations(tables)
+        return Counts({e: self._topic(e) for e in self._platform.exchanges}, {t: self._rows(t, locations.get(t)) for t in tables})
+
+    def _rows(self, table: str, location: str | None) -> int:
+        branch = self._heads.branch(table, location) if location else []
+        return branch[0].total if branch else 0
 
     def _topic(self, exchange: str) -> int | None:
-        from confluent_kafka import KafkaException, TopicPartition
-
-        declared = self._platform.exchanges[exchange]
         try:
-            marks = [self._kafka.get_watermark_offsets(TopicPartition(declared.topic, p), timeout=2) for p in range(declared.partitions)]
-        except KafkaException:
+            ends = self._kafka.ends([self._platform.exchanges[exchange].topic])
+        except KafkaSilent:
             return None
-        return sum(high - low for low, high in marks)
+        return sum(offset for partitions in ends.values() for offset in partitions.values())
 
     def close(self) -> None:
         self._kafka.close()
+        self._state.close()

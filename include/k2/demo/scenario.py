@@ -26,8 +26,9 @@ from k2.registry.runtime import Runtime
 from k2.stack.errors import K2Error
 from k2.state.database import connect
 
+REFRESH_SECONDS = 1.0
 FLOWING_TIMEOUT = 600.0
-RECOVERY_TIMEOUT = 600.0
+RECOVERY_TIMEOUT = 300.0
 SETTLE_TIMEOUT = 180.0
 REPLAY_TIMEOUT = 6 * 3600.0
 
@@ -46,16 +47,22 @@ class Demo:
         self._platform: Platform = runtime.platform
         self._market = Market(runtime)
         self._random = random.Random(options.seed)
+        self._counter = Counter(runtime, self._platform)
         self._began = time.monotonic()
+
+    def close(self) -> None:
+        self._counter.close()
 
     def run(self) -> bool:
         """True only if the reconciliation holds. Raises K2Error when a driver does not come back."""
         self._market.resume()
-        self._watch("trades in Silver of every exchange", FLOWING_TIMEOUT, self._flowing)
+        before = self._counter.read()
+        self._watch("new trades in Silver of every exchange", FLOWING_TIMEOUT, lambda counts: self._flow(before, counts))
         self._kill_and_wait()
         if self._runtime.replay:
             self._watch("the recordings to end", REPLAY_TIMEOUT, lambda _: self._market.finished())
         self._market.pause()
+        self._wait(SETTLE_TIMEOUT, self._caught_up)
         with self._console.status("reading every record of Kafka, Bronze, Silver and the DLQ"):
             results = reconcile(self._runtime, self._platform, SETTLE_TIMEOUT)
         self._console.print(table.table(results))
@@ -63,8 +70,11 @@ class Demo:
         self._console.print(table.summary(results))
         return table.holds(results)
 
-    def _flowing(self, counts: Counts) -> bool:
-        return all(counts.of(self._platform, exchange, Layer.SILVER) for exchange in self._platform.exchanges)
+    def _flow(self, before: Counts, counts: Counts) -> bool:
+        def silver(of: Counts, exchange: str) -> int:
+            return of.of(self._platform, exchange, Layer.SILVER)
+
+        return all(silver(counts, exchange) > silver(before, exchange) for exchange in self._platform.exchanges)
 
     def _kill_and_wait(self) -> None:
         kills: list[Kill] = []
@@ -106,24 +116,30 @@ class Demo:
         now = datetime.now(UTC)
         return {r["stream"]: r["verdict"] if (now - r["seen_at"]).total_seconds() < 60 else "not looked at" for r in rows}
 
+    def _caught_up(self, counts: Counts) -> bool:
+        """Whether there is as much in Bronze as in Kafka, and as much below: to read every record earlier finds streams at work."""
+        rows = {layer: sum(n for t, n in counts.tables.items() if self._platform.tables[t].layer is layer) for layer in Layer}
+        topics = counts.topics.values()
+        return None not in topics and sum(n or 0 for n in topics) == rows[Layer.BRONZE] == rows[Layer.SILVER] + rows[Layer.DLQ]
+
     def _watch(self, what: str, timeout: float, done: Callable[[Counts], bool]) -> None:
         """Show the counts until `done`. Raises K2Error past the deadline."""
-        counter = Counter(self._runtime, self._platform)
+        if not self._wait(timeout, done):
+            raise K2Error(f"waited {timeout:.0f} s for {what}, in vain: look at ./k2 status and ./k2 logs NAME")
+
+    def _wait(self, timeout: float, done: Callable[[Counts], bool]) -> bool:
+        """Show the counts until `done`, or until the deadline. Returns whether it was done."""
         deadline, said = time.monotonic() + timeout, 0.0
-        try:
-            with Live(console=self._console, auto_refresh=False, transient=True) as live:
-                while True:
-                    counts = counter.read()
-                    if self._console.is_terminal:
-                        live.update(show.live(self._platform, counts, self._verdicts(), time.monotonic() - self._began), refresh=True)
-                    elif time.monotonic() - said > 5:
-                        said = time.monotonic()
-                        self._console.print(f"{said - self._began:6.1f} s  {show.live_line(self._platform, counts)}")
-                    if done(counts):
-                        return
-                    if time.monotonic() > deadline:
-                        break
-                    time.sleep(0.5)
-        finally:
-            counter.close()
-        raise K2Error(f"waited {timeout:.0f} s for {what}, in vain: look at ./k2 status and ./k2 logs NAME")
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            while True:
+                counts = self._counter.read()
+                if self._console.is_terminal:
+                    live.update(show.live(self._platform, counts, self._verdicts(), time.monotonic() - self._began), refresh=True)
+                elif time.monotonic() - said > 5:
+                    said = time.monotonic()
+                    self._console.print(f"{said - self._began:6.1f} s  {show.live_line(self._platform, counts)}", soft_wrap=True)
+                if done(counts):
+                    return True
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(REFRESH_SECONDS)

@@ -29,8 +29,7 @@ def live(platform: Platform, counts: Counts, verdicts: Mapping[str, str], second
             verdicts.get(streams.get("bronze", ""), "-"),
             verdicts.get(streams.get("silver", ""), "-"),
         )
-    dlq = sum(n for t, n in counts.tables.items() if platform.tables[t].layer is Layer.DLQ)
-    table.caption = f"dead-letter table: {dlq:,} rows"
+    table.caption = f"dead-letter table: {dead_letters(platform, counts):,} rows"
     return table
 
 
@@ -40,7 +39,11 @@ def live_line(platform: Platform, counts: Counts) -> str:
         f"{e}: Kafka {counts.topics[e]}, Bronze {counts.of(platform, e, Layer.BRONZE)}, Silver {counts.of(platform, e, Layer.SILVER)}"
         for e in platform.exchanges
     ]
-    return " | ".join(parts)
+    return " | ".join([*parts, f"dead letters: {dead_letters(platform, counts)}"])
+
+
+def dead_letters(platform: Platform, counts: Counts) -> int:
+    return sum(n for t, n in counts.tables.items() if platform.tables[t].layer is Layer.DLQ)
 
 
 def recovery(recoveries: Sequence[Recovery]) -> Table:

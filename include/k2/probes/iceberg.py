@@ -22,7 +22,11 @@ class Snapshot:
     appends: bool
     """False for snapshots that a streaming reader skips: compaction replaces files and adds no row."""
     rows: int
+    """Added by it."""
     files: int
+    """Added by it."""
+    total: int = 0
+    """Rows of the whole table."""
 
 
 class TableHeads:
@@ -61,6 +65,7 @@ def main_branch(metadata: Mapping[str, Any]) -> list[Snapshot]:
                 appends=summary.get("operation") == "append",
                 rows=int(summary.get("added-records", 0)),
                 files=int(summary.get("added-data-files", 0)),
+                total=int(summary.get("total-records", 0)),
             )
         )
         current = raw.get("parent-snapshot-id")

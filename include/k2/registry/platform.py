@@ -58,6 +58,7 @@ class Catalog(Model):
 
 class Profile(Model):
     trigger_seconds: PositiveInt | None = None
+    quick_start: bool | None = None
 
 
 class Reconnect(Model):
@@ -113,6 +114,8 @@ class Stream(Model):
     checkpoint: Annotated[str, AfterValidator(_is_folder)]
     trigger_seconds: PositiveInt
     max_rows_per_trigger: PositiveInt
+    quick_start: bool = False
+    """Compile with the JVM's first compiler alone: a driver starts with half the processor time, and stays slower for good."""
     heap_mb: int = Field(ge=256)
     memory_mb: int = Field(ge=512)
 
@@ -228,10 +231,8 @@ class Platform(Model):
         """This platform with the named profile's overrides in each stream."""
         if profile not in self.profiles:
             raise ConfigError(f"profile {profile!r} is not declared{_nearest(profile, self.profiles)}")
-        trigger = self.profiles[profile].trigger_seconds
-        if trigger is None:
-            return self
-        streams = {name: s.model_copy(update={"trigger_seconds": trigger}) for name, s in self.streams.items()}
+        overrides = self.profiles[profile].model_dump(exclude_none=True)
+        streams = {name: s.model_copy(update=overrides) for name, s in self.streams.items()}
         return self.model_copy(update={"streams": streams})
 
 

@@ -104,14 +104,14 @@ def services(home: Home, runtime: Runtime, budgets: Mapping[str, int]) -> list[S
     airflow = (sys.executable, "-m", "airflow")
     port = int(runtime.airflow.rpartition(":")[2])
 
-    def component(name: str, *command: str, needs: tuple[str, ...] = ("airflow_setup",)) -> Service:
+    def component(name: str, *command: str, grace_seconds: float = 20) -> Service:
         return Service(
             name=name,
             argv=(*airflow, *command),
             healthy=_heartbeats(runtime, home, COMPONENTS[name]),
-            needs=needs,
+            needs=("airflow_setup",),
             env=environment,
-            grace_seconds=20,
+            grace_seconds=grace_seconds,
             budget_mb=budgets.get(name),
         )
 
@@ -126,15 +126,14 @@ def services(home: Home, runtime: Runtime, budgets: Mapping[str, int]) -> list[S
         Service(
             name="airflow_api_server",
             argv=(*airflow, "api-server"),
-            healthy=http(f"{runtime.airflow}/api/v2/version"),
+            healthy=http(f"{runtime.airflow}/execution/health"),  # its first answer takes seconds, which no task should spend waiting
             needs=("airflow_setup",),
             env=environment,
             ports=(port,),
             grace_seconds=3,  # it keeps no state, and would wait for every browser that holds a connection
             budget_mb=budgets.get("airflow_api_server"),
         ),
-        # Its tasks report to the API server: started before that answers, the first of them would be killed.
-        component("airflow_scheduler", "scheduler", "--skip-serve-logs", needs=("airflow_setup", "airflow_api_server")),
+        component("airflow_scheduler", "scheduler", "--skip-serve-logs"),
         component("airflow_dag_processor", "dag-processor"),
-        component("airflow_triggerer", "triggerer", "--skip-serve-logs"),
+        component("airflow_triggerer", "triggerer", "--skip-serve-logs", grace_seconds=3),  # it keeps no state either
     ]

@@ -42,11 +42,12 @@ log.segment.bytes=268435456
 def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int], budget_mb: int | None) -> Service:
     config = home.run / "kafka.properties"
     classes = ["-cp", f"{runtime.jars}/kafka/*"]
+    quick = ("-XX:TieredStopAtLevel=1",) if runtime.platform.profiles[runtime.profile].quick_start else ()
     java = str(java_home / "bin" / "java")
     return Service(
         name="kafka",
         argv=(
-            *(java, "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", *class_archive(runtime.jars, "kafka")),
+            *(java, "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", *quick, *class_archive(runtime.jars, "kafka")),
             *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", *classes, "kafka.Kafka", str(config)),
         ),
         healthy=tcp(ports["kafka"]),

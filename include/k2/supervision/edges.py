@@ -13,8 +13,7 @@ UNKNOWN_LASTS = timedelta(seconds=30)
 
 ACTS = frozenset({Action.START, Action.STOP, Action.REPLACE})
 HEALTHY = frozenset({Verdict.IDLE, Verdict.PROGRESSING})
-TOLD = frozenset({Verdict.DEAD}) | HEALTHY
-"""Known verdicts whose beginning is worth an event. The others are steps of an action that someone already takes."""
+CALM = HEALTHY | {Verdict.STOPPED}
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class Mark:
     action: Action = Action.NONE
     fence: int = 0
     generation: int = 0
+    troubled: bool = False
+    """It has been dead since it was last well or stopped, so people wait to hear that it is well."""
     unknown_since: datetime | None = None
     unknown_told: bool = False
 
@@ -33,6 +34,7 @@ class Mark:
 def edges(previous: Mapping[str, Mark], current: Mapping[str, Decision], now: datetime) -> tuple[list[Decision], dict[str, Mark]]:
     """The decisions to report now, and the marks to pass the next time.
 
+    An action that is due, a death, and the end of a trouble are reported; the steps of a start or stop are not.
     Idle and progressing are one condition. Unknown is reported once it has lasted; what was known before stays
     marked, so that a short silence is no change. A stream seen for the first time is reported if it needs an action.
     """
@@ -45,7 +47,9 @@ def edges(previous: Mapping[str, Mark], current: Mapping[str, Decision], now: da
             tell = not before.unknown_told and now - since >= UNKNOWN_LASTS
             marks[stream] = replace(before, unknown_since=since, unknown_told=before.unknown_told or tell)
         else:
-            marks[stream] = Mark("HEALTHY" if decision.verdict in HEALTHY else decision.verdict, decision.action, decision.fence, decision.generation)
+            condition = "HEALTHY" if decision.verdict in HEALTHY else decision.verdict
+            troubled = decision.verdict is Verdict.DEAD or (before.troubled and decision.verdict not in CALM)
+            marks[stream] = Mark(condition, decision.action, decision.fence, decision.generation, troubled)
             tell = _is_edge(before, marks[stream], decision)
         if tell:
             fired.append(decision)
@@ -55,8 +59,9 @@ def edges(previous: Mapping[str, Mark], current: Mapping[str, Decision], now: da
 def _is_edge(before: Mark, after: Mark, decision: Decision) -> bool:
     if decision.action in ACTS:
         return replace(before, unknown_since=None, unknown_told=False) != after
-    if decision.verdict not in TOLD or before.condition is None:
-        return before.unknown_told
+    if before.unknown_told:
+        return True
     if decision.verdict in HEALTHY:
-        return before.unknown_told or before.condition != after.condition
-    return (before.condition, before.fence, before.generation) != (after.condition, after.fence, after.generation)
+        return before.troubled
+    is_new = (before.condition, before.fence, before.generation) != (after.condition, after.fence, after.generation)
+    return decision.verdict is Verdict.DEAD and before.condition is not None and is_new

@@ -44,7 +44,7 @@ def test_each_property_is_verified(key: str, value: str | None) -> None:
 
 def test_columns_and_partitions_are_verified() -> None:
     """A column of another type, or a table without partitions, is refused."""
-    table = replace(found(), columns=found().columns.replace("`price` DECIMAL(38,8)", "`price` DECIMAL(18,8)"), partitions=())
+    table = replace(found(), columns=found().columns.replace("price DECIMAL(38,8)", "price DECIMAL(18,8)"), partitions=())
     columns, partitions = mistakes(PLATFORM, TABLE, table)
     assert "DECIMAL(18,8)" in columns and "expected" in columns
     assert "partitioned by nothing, expected day(trade_time)" in partitions

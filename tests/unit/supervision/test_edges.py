@@ -62,11 +62,12 @@ def test_a_second_death_is_another_event() -> None:
 
 
 def test_requests() -> None:
-    """Each request of a person is told once, and its result when the stream is well again."""
+    """Each request of a person is told once. That it was carried out is no news: whoever asked for it waits for it."""
     stop = replace(IDLE, verdict=Verdict.STOPPING, action=Action.STOP, generation=2)
     stopped = replace(IDLE, verdict=Verdict.STOPPED, generation=2)
     start = replace(STARTING, action=Action.START, generation=3)
-    assert run(IDLE, stop, stop, stopped, start, start, IDLE) == [False, True, False, False, True, False, True]
+    assert run(IDLE, stop, stop, stopped, start, start, IDLE) == [False, True, False, False, True, False, False]
+    assert run(IDLE, DEAD, stopped, start, IDLE) == [False, True, False, True, False]
 
 
 def test_a_short_silence_is_no_event() -> None:

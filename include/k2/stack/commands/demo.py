@@ -13,6 +13,9 @@ from pathlib import Path
 from k2.stack.errors import K2Error
 from k2.stack.progress import Terminal
 
+PRINTED_WIDTH = 140
+"""Columns of the tables where the output is not a terminal."""
+
 
 def _kills(text: str) -> int:
     value = int(text)
@@ -38,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     import random
+    from contextlib import closing
 
     from rich.console import Console
 
@@ -48,13 +52,14 @@ def run(args: argparse.Namespace) -> int:
     if args.replay and not args.replay.is_dir():
         raise K2Error(f"--replay {args.replay}: there is no such folder: name the folder that holds the recordings")
     replay = Replay(folder=args.replay.absolute(), speed=args.speed) if args.replay else None
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PRINTED_WIDTH)
     seed = args.seed if args.seed is not None else random.randrange(10_000)
     with Terminal() as progress:
         runtime = control.up(profile="demo", replay=replay, progress=progress)
     console.print(f"The platform is up. Seed of this run: {seed}")
     try:
-        ok = Demo(runtime, console, Options(args.kills, seed)).run()
+        with closing(Demo(runtime, console, Options(args.kills, seed))) as demo:
+            ok = demo.run()
     finally:
         if args.exit:
             with Terminal() as progress:
