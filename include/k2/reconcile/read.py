@@ -74,7 +74,7 @@ def read_topic(runtime: Runtime, topic: str, ends: Ends | None = None) -> Iterat
         consumer.assign([TopicPartition(topic, p, low) for p, low in lows.items()])
         unread = set(lows)
         while unread:
-            for message in consumer.consume(10_000, timeout=1):
+            for message in consumer.consume(10_000, timeout=0.1):
                 error, partition = message.error(), message.partition()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
