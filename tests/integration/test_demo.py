@@ -33,4 +33,7 @@ def test_twenty_kills(tmp_path: Path) -> None:
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"the recordings are not part of the project; put them into {RECORDINGS}")
 def test_recordings(tmp_path: Path) -> None:
     """Recorded sessions play to their end, and every trade of theirs is in Silver."""
-    assert "Nothing lost, nothing doubled" in demo(tmp_path / "home", "--replay", str(RECORDINGS), "--speed", "60", seconds=800)
+    output = demo(tmp_path / "home", "--replay", str(RECORDINGS), "--speed", "60", seconds=800)
+    assert "Nothing lost, nothing doubled" in output and "+ DLQ 0" in output
+    for exchange, trades in (("binance", "19,904"), ("kraken", "2,700")):
+        assert f"Content: {trades} trades of {exchange} are in Silver with the id, price, quantity, side and time" in output

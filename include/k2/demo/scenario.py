@@ -18,7 +18,7 @@ from k2.demo import show
 from k2.demo.counts import Counter, Counts
 from k2.demo.kills import Kill, Recovery, kill_driver, recoveries
 from k2.demo.market import Market
-from k2.feeds.received import audit_exchange
+from k2.feeds.received import audit_exchange, audit_silver
 from k2.reconcile import table
 from k2.reconcile.read import reconcile
 from k2.registry.platform import Layer, Platform
@@ -65,10 +65,14 @@ class Demo:
         self._wait(SETTLE_TIMEOUT, self._caught_up)
         with self._console.status("reading every record of Kafka, Bronze, Silver and the DLQ"):
             results = reconcile(self._runtime, self._platform, SETTLE_TIMEOUT)
+            silver = {e: audit_silver(self._runtime, e) for e in self._platform.exchanges}
+            # What Silver has, Kafka has: only an exchange that lacks something is looked at again.
+            kafka = {e: audit_exchange(self._runtime, e) if found.missing else found for e, found in silver.items()}
         self._console.print(table.table(results))
-        self._console.print(show.gaps({e: audit_exchange(self._runtime, e).gaps for e in self._platform.exchanges}))
+        self._console.print(show.gaps({e: found.gaps for e, found in kafka.items()}))
+        self._console.print(show.content(silver, kafka))
         self._console.print(table.summary(results))
-        return table.holds(results)
+        return table.holds(results) and all(show.is_true_copy(silver[e], kafka[e]) for e in silver)
 
     def _flow(self, before: Counts, counts: Counts) -> bool:
         def silver(of: Counts, exchange: str) -> int:
@@ -101,10 +105,18 @@ class Demo:
         raise K2Error(f"no driver was alive to be killed within {RECOVERY_TIMEOUT:.0f} s: look at ./k2 status and ./k2 logs airflow_scheduler")
 
     def _recovered(self, kills: Sequence[Kill]) -> bool:
-        """A later kill of the same stream makes an earlier one's first commit impossible: the newest one counts."""
+        """Whether each killed stream commits again, or is idle because all that there is was committed before.
+
+        A later kill of the same stream makes an earlier one's first commit impossible: the newest one counts.
+        """
         newest = {kill.stream: kill for kill in kills}
         latest: list[Recovery] = recoveries(self._runtime, newest.values())
-        return all(r.first_commit is not None for r in latest)
+        return all(r.first_commit is not None or (r.launched is not None and self._idle_since(r.kill)) for r in latest)
+
+    def _idle_since(self, kill: Kill) -> bool:
+        with connect(self._runtime, "reader") as connection:
+            row = connection.execute("SELECT 1 FROM k2.verdicts WHERE stream = %s AND verdict = 'IDLE' AND since > %s", (kill.stream, kill.at)).fetchone()
+        return row is not None
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

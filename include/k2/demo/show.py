@@ -9,8 +9,11 @@ from rich.table import Table
 
 from k2.demo.counts import Counts
 from k2.demo.kills import Recovery
-from k2.feeds.audit import Gap
+from k2.feeds.audit import Audit, Gap
 from k2.registry.platform import Layer, Platform
+
+
+SHOWN = 5
 
 
 def live(platform: Platform, counts: Counts, verdicts: Mapping[str, str], seconds: float) -> Table:
@@ -55,6 +58,8 @@ def recovery(recoveries: Sequence[Recovery]) -> Table:
     for item in recoveries:
         steps = (item.detected, item.decided, item.launched, item.first_commit)
         table.add_row(item.kill.stream, *("-" if s is None else f"{s:.1f}" for s in steps))
+    if any(item.first_commit is None for item in recoveries):
+        table.caption = "-: nothing was left to commit, or the next kill came first"
     return table
 
 
@@ -70,3 +75,27 @@ def gaps(found: Mapping[str, Sequence[Gap]]) -> Table | str:
             times = (datetime.fromtimestamp(us / 1e6, UTC).isoformat(" ", "milliseconds") for us in (gap.first_us, gap.last_us))
             table.add_row(exchange, gap.symbol, f"{gap.trades:,}", str(gap.first_id or "-"), str(gap.last_id or "-"), *times)
     return table
+
+
+def is_true_copy(silver: Audit, kafka: Audit) -> bool:
+    """Whether Silver holds the trades that reached Kafka as the exchange sent them.
+
+    After faults on demand some of them belong in the dead-letter table.
+    """
+    return not (silver.changed_count or silver.unexpected_count) and (silver.missing == kafka.missing or bool(silver.faults))
+
+
+def content(silver: Mapping[str, Audit], kafka: Mapping[str, Audit]) -> str:
+    """What Silver made of the trades that were sent, by exchange."""
+    lines = []
+    for exchange, found in silver.items():
+        trades = found.expected - found.missing - found.changed_count
+        if is_true_copy(found, kafka[exchange]):
+            lines.append(f"Content: {trades:,} trades of {exchange} are in Silver with the id, price, quantity, side and time that the exchange sent.")
+            continue
+        lines.append(
+            f"[bold red]Content: of {exchange}'s trades {found.missing - kafka[exchange].missing:,} reached Kafka and not Silver, "
+            f"{found.changed_count:,} differ, {found.unexpected_count:,} were never sent:[/]"
+        )
+        lines += [f"  sent {sent}, in Silver {got}" for sent, got in found.changed[:SHOWN]] + [f"  never sent: {trade}" for trade in found.unexpected[:SHOWN]]
+    return "\n".join(lines)
