@@ -17,12 +17,12 @@ from k2.stack.home import TREE
 DOCUMENTS = ("README.md", "docs/runbook.md")
 
 EXECUTED = {
+    "config": "ok",
+    "reconcile": "Nothing lost, nothing doubled",
     "status": "bronze_binance",
     "logs airflow_scheduler -n 50": "",
     "logs bronze_binance -n 50": "session is up",
-    "config": "ok",
     "bench parse": "slowest dag file",
-    "reconcile": "Nothing lost, nothing doubled",
     "up": "Airflow: http://127.0.0.1:",
     "demo": "Nothing lost, nothing doubled",
     "down": "No process of this platform is left",
@@ -67,7 +67,6 @@ def test_help_of_every_command(tmp_path: Path, command: str) -> None:
     assert len(run(tmp_path, command, "--help")) > 100
 
 
-@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_commands_of_the_documents(platform_stack: Runtime) -> None:
     """Each is run as it is shown, one after the other; the last one leaves nothing behind."""

@@ -12,7 +12,6 @@ from k2.demo.kills import Recovery
 from k2.feeds.audit import Audit, Gap
 from k2.registry.platform import Layer, Platform
 
-
 SHOWN = 5
 
 

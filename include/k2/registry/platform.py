@@ -193,9 +193,8 @@ class Platform(Model):
         checkpoints: dict[str, str] = {}
         topics: dict[str, str] = {}
         for name, exchange in self.exchanges.items():
-            if other := topics.setdefault(exchange.topic, name):
-                if other != name:
-                    mistakes.append(f"exchanges.{name}.topic: {exchange.topic!r} is the topic of {other} too: give each its own")
+            if (other := topics.setdefault(exchange.topic, name)) and other != name:
+                mistakes.append(f"exchanges.{name}.topic: {exchange.topic!r} is the topic of {other} too: give each its own")
             if not (CONFIG_DIR / "avro" / exchange.schema_file).is_file():
                 mistakes.append(f"exchanges.{name}.schema: {exchange.schema_file!r} is not in include/config/avro/: add it there")
         for name, stream in self.streams.items():

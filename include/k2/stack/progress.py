@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -9,6 +10,15 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.status import Status
+
+PRINTED_WIDTH = 140
+"""Columns of a table where the output is not a terminal and COLUMNS says nothing."""
+
+
+def console() -> Console:
+    """Where results are printed."""
+    wide = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if wide else PRINTED_WIDTH)
 
 
 class Progress(Protocol):

@@ -106,7 +106,8 @@ def forgive(connection: Connection, stream: str, fence: int) -> None:
 def record_verdict(connection: Connection, decision: Decision, at: datetime, observation: dict[str, Any]) -> None:
     connection.execute(
         """
-        INSERT INTO k2.verdicts (stream, verdict, because, since, seen_at, observation) VALUES (%(stream)s, %(verdict)s, %(because)s, %(at)s, %(at)s, %(observation)s)
+        INSERT INTO k2.verdicts (stream, verdict, because, since, seen_at, observation)
+        VALUES (%(stream)s, %(verdict)s, %(because)s, %(at)s, %(at)s, %(observation)s)
         ON CONFLICT (stream) DO UPDATE SET
             verdict = excluded.verdict, because = excluded.because, seen_at = excluded.seen_at, observation = excluded.observation,
             since = CASE WHEN k2.verdicts.verdict = excluded.verdict THEN k2.verdicts.since ELSE excluded.since END

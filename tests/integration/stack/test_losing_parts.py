@@ -45,7 +45,6 @@ def all_committing(runtime: Runtime) -> bool:
     return all(launch.first_commit_at is not None and launch.ended_at is None for launch in launches)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("part", ["airflow_scheduler", "airflow_triggerer", "airflow_api_server", "host_agent"])
 def test_kill_9_of_a_part(platform_stack: Runtime, part: str) -> None:
     """The part comes back; every stream has the same driver with the same fence as before, and goes on committing."""

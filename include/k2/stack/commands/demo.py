@@ -11,10 +11,7 @@ import sys
 from pathlib import Path
 
 from k2.stack.errors import K2Error
-from k2.stack.progress import Terminal
-
-PRINTED_WIDTH = 140
-"""Columns of the tables where the output is not a terminal."""
+from k2.stack.progress import Terminal, console
 
 
 def _kills(text: str) -> int:
@@ -43,8 +40,6 @@ def run(args: argparse.Namespace) -> int:
     import random
     from contextlib import closing
 
-    from rich.console import Console
-
     from k2.demo.scenario import Demo, Options
     from k2.registry.runtime import Replay
     from k2.stack import airflow, control
@@ -52,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     if args.replay and not args.replay.is_dir():
         raise K2Error(f"--replay {args.replay}: there is no such folder: name the folder that holds the recordings")
     replay = Replay(folder=args.replay.absolute(), speed=args.speed) if args.replay else None
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PRINTED_WIDTH)
+    shown = console()
     seed = args.seed if args.seed is not None else random.randrange(10_000)
     with Terminal() as progress:
         runtime = control.up(profile="demo", replay=replay, progress=progress)
-    console.print(f"The platform is up. Seed of this run: {seed}")
+    shown.print(f"The platform is up. Seed of this run: {seed}")
     try:
-        with closing(Demo(runtime, console, Options(args.kills, seed))) as demo:
+        with closing(Demo(runtime, shown, Options(args.kills, seed))) as demo:
             ok = demo.run()
     finally:
         if args.exit:
@@ -69,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             raise K2Error(f"processes {report.left} could not be ended: end them with kill -9")
         return 0 if ok else 1
     password = runtime.secrets / "airflow_admin"
-    shown = password.read_text() if sys.stdout.isatty() else f"in {password}"
-    console.print(f"Airflow: {runtime.airflow}  login: {airflow.LOGIN}  password: {shown}")
-    console.print("Trades go on flowing. ./k2 status --watch shows the platform, ./k2 down stops it.")
+    secret = password.read_text() if sys.stdout.isatty() else f"in {password}"
+    shown.print(f"Airflow: {runtime.airflow}  login: {airflow.LOGIN}  password: {secret}")
+    shown.print("Trades go on flowing. ./k2 status --watch shows the platform, ./k2 down stops it.")
     return 0 if ok else 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from k2.stack.errors import K2Error
-from k2.stack.progress import Terminal
+from k2.stack.progress import Terminal, console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,21 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from k2.reconcile import table
     from k2.reconcile.read import reconcile
     from k2.stack.home import Home
     from k2.stack.records import supervisor_of
 
-    home = Home.default()
+    home = Home.at()
     runtime = home.runtime()
     if runtime is None or supervisor_of(home) is None:
         raise K2Error(f"the platform of {home.path} is not running: start it with ./k2 up")
     with Terminal() as progress:
         progress.now("reading every record of Kafka, Bronze, Silver and the DLQ")
         results = reconcile(runtime, runtime.platform, args.wait)
-    console = Console(highlight=False)
-    console.print(table.table(results))
-    console.print(table.summary(results))
+    shown = console()
+    shown.print(table.table(results))
+    shown.print(table.summary(results))
     return 0 if table.holds(results) else 1

@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.live import Live
 
     from k2.stack.home import Home
+    from k2.stack.progress import console
     from k2.stack.status import read_status
 
     home = Home.at()
@@ -37,12 +37,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(status.as_dict(), default=str, indent=1))
     elif args.watch:
-        with Live(render(status), console=Console(highlight=False), auto_refresh=False) as live:
+        with Live(render(status), console=console(), auto_refresh=False) as live:
             while True:
                 time.sleep(2)
                 live.update(render(read_status(home)), refresh=True)
     else:
-        Console(highlight=False).print(render(status))
+        console().print(render(status))
     healthy = status.running and status.supervised and all(s.state in ("healthy", "done") for s in status.services)
     return 0 if healthy else 1
 
