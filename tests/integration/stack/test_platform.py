@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import signal
 import stat
 import time
 from pathlib import Path
@@ -84,22 +83,6 @@ def test_the_api_server_wants_the_password(platform_stack: Runtime) -> None:
         assert client.post("/auth/token", json={"username": airflow.LOGIN, "password": password}).status_code == 201
         assert client.post("/auth/token", json={"username": airflow.LOGIN, "password": "guess"}).status_code == 401
         assert client.get("/api/v2/dags").status_code == 401
-
-
-def test_a_killed_component_comes_back(platform_stack: Runtime) -> None:
-    """The triggerer dies with -9; another one reports to Airflow's database within its start time."""
-    home = Home(platform_stack.home)
-    first = records.recall(home, "airflow_triggerer")
-    assert first is not None
-    first.send(signal.SIGKILL)
-    deadline = time.monotonic() + 90
-    while True:
-        triggerer = next(s for s in control.status(home.path).services if s.name == "airflow_triggerer")
-        if triggerer.state == "healthy" and triggerer.restarts >= 1:
-            break
-        assert time.monotonic() < deadline, triggerer
-        time.sleep(0.5)
-    assert triggerer.pid != first.pid
 
 
 def test_a_repeated_up_changes_nothing(platform_stack: Runtime) -> None:
