@@ -12,7 +12,6 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
@@ -21,7 +20,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from classification import Classifier
 from decoders.base import load_decoder
-from jvm import listen
+from jvm import java_class, listen
 from k2.registry.platform import CONFIG_DIR, Layer
 from k2.registry.runtime import class_archive
 from registry_schemas import Known
@@ -103,8 +102,7 @@ def _await_first_batch(query: StreamingQuery) -> None:
 
 def load_clients(spark: SparkSession, folder: Path) -> None:
     """Load the classes of the Kafka and PostgreSQL clients, which the exercise does not reach."""
-    jvm: Any = spark._jvm
-    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    loader = java_class(spark, "java.lang.Thread").currentThread().getContextClassLoader()
     names = [
         entry.removesuffix(".class").replace("/", ".")
         for pattern in CLIENT_JARS
