@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
-from catalog import CONNECTION_ERRORS, open_catalog
+from catalog import CONNECTION_ERRORS, Access, fenced, open_catalog
 from failures import Failure, QueryFailed, causes, classify
 from jvm import listen
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
@@ -43,9 +43,10 @@ class Driver:
     """One driver process: what it was told, what it holds, and what its query's callbacks leave for it."""
 
     runtime: Runtime
+    platform: Platform
     stream: str
-    spec: Stream
     fence: int
+    access: Access
     board: Board
     spark: SparkSession = field(init=False)
     catalog: Any = field(init=False)
@@ -54,9 +55,14 @@ class Driver:
     failure: BaseException | None = None
     """What a callback raised. Spark hands on its text alone."""
 
+    @classmethod
+    def of(cls, runtime: Runtime, stream: str, fence: int) -> Driver:
+        """The driver of a stream of the platform."""
+        return cls(runtime, runtime.platform, stream, fence, fenced(stream, fence), Board(stream, fence))
+
     @property
-    def platform(self) -> Platform:
-        return self.runtime.platform
+    def spec(self) -> Stream:
+        return self.platform.streams[self.stream]
 
     @property
     def checkpoint(self) -> Path:
@@ -97,18 +103,25 @@ def main(kind: str, start: Start) -> NoReturn:
     arguments = parser.parse_args()
     try:
         runtime = load_runtime()
-        spec = _spec(runtime, arguments.stream, kind)
+        _check(runtime, arguments.stream, kind)
     except (ConfigError, RuntimeMissing, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         sys.exit(ExitCode.CONFIG)
-    driver = Driver(runtime, arguments.stream, spec, arguments.fence, Board(arguments.stream, arguments.fence))
+    driver = Driver.of(runtime, arguments.stream, arguments.fence)
+    drive(driver, start, Exit(driver.directory), lambda: _own_session(driver))
+
+
+def drive(driver: Driver, start: Start, exit_: Exit, session: Callable[[], SparkSession]) -> NoReturn:
+    """Run a driver in the session that `session` returns, and end the process with it."""
     signal.signal(signal.SIGTERM, lambda *_: _ask_to_stop(driver))
-    exit_ = Exit(driver.directory)
     try:
         driver.directory.mkdir(parents=True, exist_ok=True)
         driver.say(f"driver of {driver.stream} starts with fence {driver.fence}")
         serve(driver.board, driver.directory)
-        message = _run(driver, start, exit_)
+        driver.spark = session()
+        exit_.watch(driver.spark)
+        driver.say("session is up")
+        message = _run(driver, start)
         exit_.leave(ExitCode.STOPPED, message)
     except Stopping as reason:
         exit_.leave(ExitCode.STOPPED, str(reason))
@@ -119,22 +132,8 @@ def main(kind: str, start: Start) -> NoReturn:
         exit_.leave(failure.code, failure.message)
 
 
-def _spec(runtime: Runtime, stream: str, kind: str) -> Stream:
-    streams = runtime.platform.streams
-    if stream not in streams:
-        raise ConfigError(f"--stream {stream!r} is not declared in platform.yaml: use one of {', '.join(streams)}")
-    if streams[stream].type != kind:
-        raise ConfigError(f"--stream {stream!r} is a {streams[stream].type} stream: start it with {streams[stream].type}.py")
-    return streams[stream]
-
-
-def _ask_to_stop(driver: Driver) -> None:
-    driver.stopping = True
-
-
-def _run(driver: Driver, start: Start, exit_: Exit) -> str:
-    """Bring the query up, and watch it until it ends. Returns what to say of a stop that was asked for."""
-    driver.spark = start_session(
+def _own_session(driver: Driver) -> SparkSession:
+    return start_session(
         application=f"{driver.stream}#{driver.fence}",
         jars=driver.runtime.jars,
         heap_mb=driver.spec.heap_mb,
@@ -142,8 +141,22 @@ def _run(driver: Driver, start: Start, exit_: Exit) -> str:
         fence=driver.fence,
         quick_start=driver.spec.quick_start,
     )
-    exit_.watch(driver.spark)
-    driver.say("session is up")
+
+
+def _check(runtime: Runtime, stream: str, kind: str) -> None:
+    streams = runtime.platform.streams
+    if stream not in streams:
+        raise ConfigError(f"--stream {stream!r} is not declared in platform.yaml: use one of {', '.join(streams)}")
+    if streams[stream].type != kind:
+        raise ConfigError(f"--stream {stream!r} is a {streams[stream].type} stream: start it with {streams[stream].type}.py")
+
+
+def _ask_to_stop(driver: Driver) -> None:
+    driver.stopping = True
+
+
+def _run(driver: Driver, start: Start) -> str:
+    """Bring the query up, and watch it until it ends. Returns what to say of a stop that was asked for."""
     _open_catalog(driver)
     driver.say("catalog is open")
     listen(driver.spark, Listener(driver.board, driver.spec.writes[0] if driver.spec.type == "bronze" else None))
@@ -151,7 +164,7 @@ def _run(driver: Driver, start: Start, exit_: Exit) -> str:
     driver.say("query is started")
     while not driver.stopping:
         if not query.isActive:
-            raise _reason(driver, query)
+            raise reason(driver, query)
         driver.board.update(message=query.status["message"])
         time.sleep(POLL_SECONDS)
     return _drain(driver, query)
@@ -161,7 +174,7 @@ def _open_catalog(driver: Driver) -> None:
     """Open the catalog; while PostgreSQL cannot be reached, wait for it and say so."""
     while True:
         try:
-            driver.catalog = open_catalog(driver.spark, driver.runtime, driver.stream, driver.fence)
+            driver.catalog = open_catalog(driver.spark, driver.runtime, driver.platform, driver.access)
             driver.board.wait_for(None)
             return
         except Exception as error:
@@ -181,7 +194,7 @@ def _drain(driver: Driver, query: StreamingQuery) -> str:
             break
         time.sleep(0.01)
     if not query.isActive and not isinstance(driver.failure, Stopping):
-        raise _reason(driver, query)
+        raise reason(driver, query)
     query.stop()
     in_flight = _in_flight(driver.checkpoint)
     return f"stopped before {in_flight} was committed: the next driver replays it" if in_flight else "drained: every planned batch is committed"
@@ -196,7 +209,7 @@ def _in_flight(checkpoint: Path) -> str | None:
     return None if tail.last_offset_batch == tail.last_commit_batch else f"batch {tail.last_offset_batch}"
 
 
-def _reason(driver: Driver, query: StreamingQuery) -> BaseException:
+def reason(driver: Driver, query: StreamingQuery) -> BaseException:
     """Why a query ended that nobody had asked to."""
     if driver.failure is not None:
         return driver.failure
@@ -208,12 +221,14 @@ class Exit:
     """The one way out: whoever comes first writes exit.json, ends the JVM and leaves."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._lock = threading.Lock()
         self._jvm: subprocess.Popen[bytes] | None = None
 
     def watch(self, spark: SparkSession) -> None:
         """From now on, leave as soon as the JVM is gone."""
+        if self._jvm is not None:
+            return
         self._jvm = spark.sparkContext._gateway.proc  # type: ignore[union-attr]
         threading.Thread(target=self._wait_for_jvm, name="jvm", daemon=True).start()
 
@@ -236,8 +251,8 @@ class Exit:
         self._lock.acquire()  # never released: a second caller waits here until the first has ended the process
         print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} leaves with {int(code)} ({code.name.lower()}): {message}", file=sys.stderr)
         try:
-            if self._directory.is_dir():
-                write_json(self._directory / "exit.json", {"code": int(code), "class": code.name.lower(), "message": message})
+            if self.directory.is_dir():
+                write_json(self.directory / "exit.json", {"code": int(code), "class": code.name.lower(), "message": message})
             self._end_jvm()
         finally:
             sys.stdout.flush()

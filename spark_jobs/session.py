@@ -69,11 +69,11 @@ def start_session(
     # A process group of its own: a SIGTERM for the driver's group must not end the JVM in the middle of the batch.
     gateway = launch_gateway(conf, popen_kwargs={"process_group": 0})
     spark = SparkSession(SparkContext(conf=conf, gateway=gateway))
-    _number_tasks_from(spark, fence)
+    number_tasks_from(spark, fence)
     return spark
 
 
-def _number_tasks_from(spark: SparkSession, fence: int) -> None:
+def number_tasks_from(spark: SparkSession, fence: int) -> None:
     """Give this driver task ids that no other driver of the stream has.
 
     Iceberg names the files of a streaming append by partition, task id, query id and epoch. Spark counts task ids

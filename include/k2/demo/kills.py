@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,14 +56,15 @@ def kill_driver(runtime: Runtime, stream: str) -> Kill | None:
 
 
 def recoveries(runtime: Runtime, kills: Iterable[Kill]) -> list[Recovery]:
-    """How far each killed driver's successor has come, by the ledger."""
+    """How far each killed stream has come back, by the ledger. A successor that died too is part of the way."""
+    kills = list(kills)
     with connect(runtime, "reader") as connection:
         rows = launches(connection)
     result = []
     for kill in kills:
-        row = next((r for r in rows if r["stream"] == kill.stream and r["fence"] > kill.fence), {})
-        steps = (
-            (row.get(name) - kill.at).total_seconds() if row.get(name) else None for name in ("detected_at", "intent_at", "launched_at", "first_commit_at")
-        )
-        result.append(Recovery(kill, *steps))
+        next_kill = min((other.fence for other in kills if other.stream == kill.stream and other.fence > kill.fence), default=math.inf)
+        way = [row for row in rows if row["stream"] == kill.stream and kill.fence < row["fence"] <= next_kill]
+        moments = [way[0][name] if way else None for name in ("detected_at", "intent_at", "launched_at")]
+        moments.append(next((row["first_commit_at"] for row in way if row["first_commit_at"]), None))
+        result.append(Recovery(kill, *((at - kill.at).total_seconds() if at else None for at in moments)))
     return result

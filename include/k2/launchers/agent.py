@@ -73,9 +73,11 @@ def application(fleet: Fleet) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         fleet.adopt()
-        measuring = asyncio.create_task(fleet.measure())
+        chores = [asyncio.create_task(fleet.measure()), asyncio.create_task(fleet.spares.keep())]
         yield
-        measuring.cancel()
+        for chore in chores:
+            chore.cancel()
+        fleet.spares.close()
 
     async def refused(_: Request, error: Exception) -> Response:
         status = {UnknownDriver: 404, StaleFence: 409}.get(type(error)) or getattr(error, "status_code", 500)

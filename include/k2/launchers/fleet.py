@@ -17,6 +17,7 @@ from pathlib import Path
 
 from k2.launchers import records, sessions
 from k2.launchers.records import Record
+from k2.launchers.spares import Spare, Spares
 from k2.processes import ProcessId, memory_mb
 from k2.registry.observed import Driver, DriverState, Stopped
 from k2.registry.runtime import Runtime
@@ -55,6 +56,7 @@ class Fleet:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.version = 0
+        self.spares = Spares(runtime)
         self._tracked: dict[tuple[str, int], _Tracked] = {}
         self._highest: dict[str, int] = {}
         self._changed = asyncio.Event()
@@ -79,6 +81,7 @@ class Fleet:
             if records.alive(record):
                 log.info("adopted %s, pid %s", record.tag, record.process and record.process.pid)
             self._watch(tracked)
+        self.spares.clear({t.record.spare for t in self._tracked.values() if t.running and t.record.spare})
 
     def drivers(self) -> dict[str, list[Driver]]:
         """Per stream the newest driver, then every older one that still runs, newest first."""
@@ -105,17 +108,20 @@ class Fleet:
             raise UnknownDriver(f"stream {stream!r} is not in the registry: it has {', '.join(self.runtime.platform.streams)}")
         if fence <= self._highest.get(stream, 0):
             raise StaleFence(f"fence {fence} of {stream} is stale: a driver with fence {self._highest[stream]} was started here already")
-        record = Record(stream=stream, fence=fence, how="cold", boot=records.boot_id(), started_at=_now())
+        spare = self.spares.take() if self._has_died(stream) else None
+        record = Record(stream=stream, fence=fence, how=_how(spare), boot=records.boot_id(), started_at=_now())
+        if spare is not None:
+            record.spare, record.process = spare.name, spare.process
         records.write(self.runtime, record)
         self._highest[stream] = fence
         tracked = self._tracked[stream, fence] = _Tracked(record)
         try:
-            tracked.child = self._spawn(record)
+            tracked.child = self._spawn(record, spare)
             record.process = ProcessId.of(tracked.child.pid)
         except OSError as error:
             record.exit_message = f"it could not be started: {error}"
         records.write(self.runtime, record)
-        log.info("started %s, pid %s", record.tag, record.process and record.process.pid)
+        log.info("started %s (%s), pid %s", record.tag, record.how, record.process and record.process.pid)
         self._watch(tracked)
         self._prune(stream)
         self._touch()
@@ -184,22 +190,21 @@ class Fleet:
         script = self.runtime.tree / "spark_jobs" / f"{spec.type if spec else 'undeclared'}.py"
         return [sys.executable, str(script), "--stream", stream, "--fence", str(fence)]
 
-    def _spawn(self, record: Record) -> subprocess.Popen[bytes]:
+    def _spawn(self, record: Record, spare: Spare | None) -> subprocess.Popen[bytes]:
+        """Hand the stream over to the spare, or start a driver cold."""
         path = self._log_file(record.stream, record.fence)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            return subprocess.Popen(
-                self._command(record.stream, record.fence),
-                cwd=self.runtime.tree,
-                env={**os.environ, "PYTHONPATH": str(self.runtime.tree / "include"), "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=descriptor,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        finally:
-            os.close(descriptor)
+        if spare is not None:
+            try:
+                return spare.become(record.stream, record.fence, path)
+            except OSError as error:
+                log.warning("spare %s died when it was needed: %s", spare.name, error)
+                record.how, record.spare = "cold", None
+        return sessions.begin(self._command(record.stream, record.fence), self.runtime.tree, path)
+
+    def _has_died(self, stream: str) -> bool:
+        """Whether somebody waits for the stream to come back. A start that was asked for leaves the spares to those that were not."""
+        newest = max((t for t in self._tracked.values() if t.record.stream == stream), key=lambda t: t.record.fence, default=None)
+        return newest is not None and not newest.record.asked
 
     def _watch(self, tracked: _Tracked) -> None:
         """Conclude the driver's end when its process ends, or at once when it is gone already."""
@@ -234,6 +239,8 @@ class Fleet:
         record.ended_at = _now()
         records.write(self.runtime, record)
         log.info("%s ended: %s %s", record.tag, record.exit_code, record.exit_message)
+        if record.spare:
+            shutil.rmtree(self.runtime.spare_dir(record.spare), ignore_errors=True)
         tracked.child = None
         tracked.gone.set()
         self._touch()
@@ -282,6 +289,12 @@ class Fleet:
                 del self._tracked[stream, fence]
                 shutil.rmtree(self.runtime.driver_dir(stream, fence))
                 self._log_file(stream, fence).unlink(missing_ok=True)
+
+
+def _how(spare: Spare | None) -> str:
+    if spare is None:
+        return "cold"
+    return "spare" if spare.warm else "spare, not yet warm"
 
 
 def _now() -> datetime:

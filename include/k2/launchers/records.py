@@ -27,6 +27,8 @@ class Record:
     pid: int | None = None
     start: int | None = None
     """Start time of the process in clock ticks, as in ProcessId."""
+    spare: str | None = None
+    """The spare that became this driver; None of a cold start."""
     asked: bool = False
     """Someone told the agent to stop or kill it."""
     ended_at: datetime | None = None

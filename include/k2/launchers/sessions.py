@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 from k2.processes import ProcessId
 
 GONE_SECONDS = 20
+
+
+def begin(command: list[str], tree: Path, log: Path, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """Start the leader of a new session, with the code of `tree`. Its output is appended to `log`, which is made private."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=tree,
+            env={**os.environ, "PYTHONPATH": str(tree / "include"), "PYTHONUNBUFFERED": "1"},
+            stdin=stdin,
+            stdout=descriptor,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
 
 
 def members(leader: ProcessId) -> list[ProcessId]:

@@ -130,6 +130,14 @@ class Stream(Model):
         return self
 
 
+class Spares(Model):
+    """Driver processes that are up and wait to be told which stream to run."""
+
+    count: int = Field(ge=0, le=16)
+    """How many are kept; 0 makes every start a cold one."""
+    memory_mb: int = Field(ge=512)
+
+
 class Threshold(Model):
     """Green below `yellow`, yellow from it on, red above `red`."""
 
@@ -182,6 +190,7 @@ class Platform(Model):
     exchanges: dict[Name, Exchange]
     tables: dict[Name, Table]
     streams: dict[Name, Stream]
+    spares: Spares
     processes: dict[Name, PositiveInt]
     thresholds: Thresholds
     restart: Restart
@@ -213,9 +222,16 @@ class Platform(Model):
                 mistakes.append(f"{at}.writes: {[str(x) for x in layers]} tables, but a {stream.type} stream writes {[str(x) for x in wanted]}, in this order")
             if stream.reads in self.tables and self.tables[stream.reads].layer is not Layer.BRONZE:
                 mistakes.append(f"{at}.reads: {stream.reads!r} is a {self.tables[stream.reads].layer} table, but a silver stream reads a bronze one")
+        if self.spares.memory_mb <= self.spare_heap_mb:
+            mistakes.append(f"spares.memory_mb: {self.spares.memory_mb} must exceed {self.spare_heap_mb}, the largest heap_mb of the streams: raise it")
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
+
+    @property
+    def spare_heap_mb(self) -> int:
+        """The heap of a spare: that of the stream with the largest, because it may become any of them."""
+        return max((stream.heap_mb for stream in self.streams.values()), default=0)
 
     def writer_of(self, table: str) -> list[str]:
         """Names of the streams that write `table`."""

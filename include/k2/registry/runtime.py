@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from k2.registry.platform import Platform, load_platform
 
-Role = Literal["admin", "airflow", "control", "writer", "reader"]
+Role = Literal["admin", "airflow", "control", "writer", "reader", "spare"]
 
 
 class RuntimeMissing(RuntimeError):
@@ -87,6 +87,10 @@ class Runtime(BaseModel):
     def driver_dir(self, stream: str, fence: int) -> Path:
         """Where one driver and the host agent tell each other about it: ready.json, exit.json, record.json."""
         return self.run / "drivers" / f"{stream}#{fence}"
+
+    def spare_dir(self, name: str) -> Path:
+        """What a spare needs and may lose: its rehearsal, its JVM's temporary files, spare.json of the host agent."""
+        return self.run / "spares" / name
 
     def checkpoint(self, stream: str) -> Path:
         return self.checkpoints / self.platform.streams[stream].checkpoint

@@ -133,7 +133,7 @@ def _lay_out(home: Home, platform: Platform, profile: str, real_exchanges: bool,
     other = {name: port for name, port in chosen.items() if port != usual[name]}
     if other:
         progress.say("other ports than the usual ones: " + ", ".join(f"{name} {port}" for name, port in other.items()))
-    for role in ("admin", "airflow", "control", "writer", "reader"):
+    for role in ("admin", "airflow", "control", "writer", "reader", "spare"):
         home.secret(f"postgres_{role}")
     airflow_password = home.secrets / "airflow_admin"
     home.secret(airflow_password.name)

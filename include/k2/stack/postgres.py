@@ -19,7 +19,7 @@ from k2.stack.home import Home
 from k2.stack.service import Check, Service, Unhealthy, unprivileged
 from k2.state.database import migrate, register
 
-ROLES = ("airflow", "control", "writer", "reader")
+ROLES = ("airflow", "control", "writer", "reader", "spare")
 NOBODY = 65534
 
 SETTINGS = {
@@ -114,6 +114,6 @@ def _set_up(home: Home, runtime: Runtime) -> None:
             if database not in databases:
                 connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), sql.Identifier(owner)))
                 connection.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database)))
-        connection.execute("GRANT CONNECT ON DATABASE lakehouse TO k2_control, k2_writer, k2_reader")
+        connection.execute("GRANT CONNECT ON DATABASE lakehouse TO k2_control, k2_writer, k2_reader, k2_spare")
     migrate(runtime)
     register(runtime, runtime.platform)

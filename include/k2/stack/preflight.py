@@ -25,10 +25,10 @@ def check_disk(home: Path, needed_gb: float = DISK_GB) -> None:
 
 
 def budget_mb(platform: Platform, services: Iterable[str]) -> int:
-    """Memory that these services may use together, MiB; with the host agent come the streams' drivers."""
+    """Memory that these services may use together, MiB; with the host agent come the streams' drivers and the spares."""
     names = set(services)
-    total = sum(platform.processes.get(name, 0) for name in names)
-    return total + (sum(s.memory_mb for s in platform.streams.values()) if "host_agent" in names else 0)
+    drivers = sum(s.memory_mb for s in platform.streams.values()) + platform.spares.count * platform.spares.memory_mb
+    return sum(platform.processes.get(name, 0) for name in names) + (drivers if "host_agent" in names else 0)
 
 
 def check_memory(needed_mb: int, available_mb: int) -> None:

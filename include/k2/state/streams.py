@@ -19,7 +19,8 @@ _WANTED = """
     SELECT s.stream, s.desired, s.generation, s.fence, l.generation AS launch_generation,
            l.intent_at, l.launched_at, l.first_commit_at, l.first_commit_batch, l.ended_at,
            (SELECT count(*) FROM k2.launches d
-            WHERE d.stream = s.stream AND d.fence > s.forgiven_fence AND d.end_reason = 'died') AS deaths,
+            WHERE d.stream = s.stream AND d.end_reason = 'died' AND d.fence > greatest(
+                s.forgiven_fence, (SELECT max(fence) FROM k2.launches e WHERE e.stream = s.stream AND e.end_reason = 'stopped'))) AS deaths,
            (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason = 'died') AS last_death_at
     FROM k2.streams s LEFT JOIN k2.launches l ON l.stream = s.stream AND l.fence = s.fence
 """
@@ -28,7 +29,7 @@ _WANTED = """
 def wanted(connection: Connection, stream: str) -> Wanted:
     """What people want of a stream, and how its last launch went.
 
-    `deaths` counts the launches that died since the last one that was forgiven.
+    `deaths` counts the launches that died since the last one that was forgiven, or that was stopped on request.
     Raises LookupError for a stream without a row.
     """
     row = connection.execute(_WANTED + "WHERE s.stream = %s", (stream,)).fetchone()

@@ -14,7 +14,7 @@ from pyspark.sql import functions as f
 from streams_lab import Lab
 from streams_records import schema_text
 
-from catalog import open_catalog
+from catalog import fenced, open_catalog
 from classification import Classifier
 from decoders.base import load_decoder
 from expressions import NUMBER, amount, amount_fault, micros_of_seconds
@@ -103,7 +103,7 @@ def test_a_record_is_decoded_once_and_without_python(spark: SparkSession) -> Non
 def test_a_table_is_created_as_declared_and_refused_when_it_differs(spark: SparkSession, lab: Lab) -> None:
     """A fresh table passes; a property changed behind the registry's back is named with its value and the fix."""
     stream = f"bronze_{lab.name}_binance"
-    catalog = open_catalog(spark, lab.runtime, stream, lab.raise_fence(stream))
+    catalog = open_catalog(spark, lab.runtime, lab.platform, fenced(stream, lab.raise_fence(stream)))
     for table in lab.platform.tables:
         ensure_table(spark, catalog, lab.platform, table)
         assert lab.table(table).properties.items() >= {"write.distribution-mode": "none", "write.parquet.compression-codec": "zstd"}.items()
