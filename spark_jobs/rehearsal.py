@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -24,7 +25,7 @@ from status import Board, Listener
 
 STARTS: dict[str, Start] = {"bronze": bronze.start, "silver": silver.start}
 ROWS = 100
-FIRST_BATCH_SECONDS = 30.0
+FIRST_BATCH_SECONDS = 15.0
 NO_FENCE = 0
 
 
@@ -40,16 +41,29 @@ def rehearse(spark: SparkSession, runtime: Runtime, spare: str, folder: Path, to
     session = spark.newSession()
     _activate(session)
     catalog = open_catalog(session, place, platform, scratch(spare))
+    empty: set[str] = set()
     try:
         for stream in sorted(platform.streams, key=lambda name: platform.streams[name].type):
+            if platform.streams[stream].reads in empty:
+                continue
             driver = Driver(place, platform, stream, NO_FENCE, scratch(spare), Board(stream, NO_FENCE))
             driver.spark, driver.catalog = session, catalog
-            _one_batch(driver, told)
+            if _one_batch(driver, told):
+                driver.say(f"rehearsed {stream}")
+            else:
+                driver.say(f"could not rehearse {stream}: nothing came within {FIRST_BATCH_SECONDS:.0f} s")
+                empty.update(driver.spec.writes)
     finally:
-        identifier = java_class(session, "org.apache.iceberg.catalog.TableIdentifier")
-        for table in platform.tables:
-            catalog.dropTable(identifier.parse(f"{platform.catalog.namespace}.{table}"), False)
+        _clear(session, catalog, platform)
         _activate(spark)
+
+
+def _clear(session: SparkSession, catalog: Any, platform: Platform) -> None:
+    """Take the scene out of the catalog. Its files go with the spare's folder."""
+    namespace, tables = platform.catalog.namespace, java_class(session, "org.apache.iceberg.catalog.TableIdentifier")
+    for table in platform.tables:
+        catalog.dropTable(tables.parse(f"{namespace}.{table}"), False)
+    session.sql(f"DROP NAMESPACE {platform.catalog.name}.{namespace}")
 
 
 def _activate(spark: SparkSession) -> None:
@@ -58,14 +72,14 @@ def _activate(spark: SparkSession) -> None:
 
 
 def _scene(platform: Platform, spare: str) -> Platform:
-    """The platform with a catalog's name of the spare's own, and small batches without delay."""
-    small = {"trigger_seconds": 1, "max_rows_per_trigger": ROWS}
+    """The platform with a catalog's name of the spare's own, and one small batch for each stream."""
+    small = {"trigger_seconds": 3600, "max_rows_per_trigger": ROWS}
     streams = {name: stream.model_copy(update=small) for name, stream in platform.streams.items()}
     return platform.model_copy(update={"catalog": platform.catalog.model_copy(update={"name": f"spare_{spare}"}), "streams": streams})
 
 
-def _one_batch(driver: Driver, told: Callable[[], bool]) -> None:
-    """Run a stream's job until its first commit. A source without records ends it after a while."""
+def _one_batch(driver: Driver, told: Callable[[], bool]) -> bool:
+    """Run a stream's job until its first commit. False when there was none, as with a source without records."""
     listen(driver.spark, Listener(driver.board, None))
     query = STARTS[driver.spec.type](driver)
     deadline = time.monotonic() + FIRST_BATCH_SECONDS
@@ -79,7 +93,7 @@ def _one_batch(driver: Driver, told: Callable[[], bool]) -> None:
     finally:
         driver.stopping = True
         query.stop()
-    driver.say(f"rehearsed {driver.stream}" if _committed(driver.checkpoint) else f"could not rehearse {driver.stream}: its source has no records")
+    return _committed(driver.checkpoint)
 
 
 def _committed(checkpoint: Path) -> bool:

@@ -36,6 +36,14 @@ class ProcessId:
     def alive(self) -> bool:
         return ProcessId.of(self.pid) == self
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it is held by a signal such as SIGSTOP."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
     def send(self, signum: signal.Signals) -> bool:
         """Signal this process and never another one. False when it is gone."""
         try:

@@ -52,6 +52,10 @@ class Spare:
         self.log.rename(log_file)
         return self.child
 
+    def frozen(self) -> bool:
+        """Whether one of its processes was stopped (SIGSTOP), so that it would take its stream's name and do nothing."""
+        return any(process.stopped for process in sessions.members(self.process)) if self.process else False
+
 
 class Spares:
     """As many spares as the registry asks for. Not thread-safe: one event loop owns it."""
@@ -79,6 +83,9 @@ class Spares:
         """Hand over the spare that is the furthest on, if there is one; the caller owns it from now on."""
         self._not_before = max(self._not_before, time.monotonic() + AFTER_START_SECONDS)
         self._discard_outdated()
+        for spare in [s for s in self._pool if s.frozen()]:
+            log.warning("spare %s is stopped, so it cannot become a driver: it is replaced", spare.name)
+            self._end(spare)
         if not self._pool:
             return None
         spare = next((s for s in self._pool if s.warm), self._pool[0])

@@ -116,4 +116,6 @@ def _set_up(home: Home, runtime: Runtime) -> None:
                 connection.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database)))
         connection.execute("GRANT CONNECT ON DATABASE lakehouse TO k2_control, k2_writer, k2_reader, k2_spare")
     migrate(runtime)
+    with _admin(runtime, "lakehouse") as connection:
+        connection.execute("TRUNCATE k2_spare.iceberg_tables, k2_spare.iceberg_namespace_properties")  # of rehearsals that were cut short
     register(runtime, runtime.platform)

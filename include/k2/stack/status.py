@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from k2.launchers.spares import read_spares
 from k2.processes import ProcessId, family, memory_mb
 from k2.registry.runtime import Runtime
 from k2.stack import records
@@ -40,6 +41,15 @@ class StreamStatus:
 
 
 @dataclass(frozen=True)
+class SpareStatus:
+    name: str
+    state: str
+    """warm, or warming up."""
+    memory_mb: float
+    budget_mb: int
+
+
+@dataclass(frozen=True)
 class PlatformStatus:
     home: Path
     running: bool
@@ -48,6 +58,7 @@ class PlatformStatus:
     airflow: str | None = None
     services: list[ServiceStatus] = field(default_factory=list)
     streams: list[StreamStatus] = field(default_factory=list)
+    spares: list[SpareStatus] = field(default_factory=list)
     incidents: list[dict[str, Any]] = field(default_factory=list)
     unknown: str = ""
     """Why streams and incidents could not be read; empty when they could."""
@@ -63,7 +74,8 @@ def read_status(home: Home) -> PlatformStatus:
         return PlatformStatus(home=home.path, running=False, supervised=False)
     alive = records.living(home)
     drivers = recorded_drivers(runtime)
-    owned = {p.pid for p in family(drivers.values())}
+    spares = read_spares(runtime)
+    owned = {p.pid for p in family([*drivers.values(), *(process for process, _ in spares.values())])}
     services = _services(home, runtime, alive, owned)
     streams, incidents, unknown = _streams(runtime, drivers)
     return PlatformStatus(
@@ -74,6 +86,10 @@ def read_status(home: Home) -> PlatformStatus:
         airflow=runtime.airflow if "airflow_api_server" in alive else None,
         services=services,
         streams=streams,
+        spares=[
+            SpareStatus(name, "warm" if warm else "warming up", memory_mb(family([process])), runtime.platform.spares.memory_mb)
+            for name, (process, warm) in spares.items()
+        ],
         incidents=incidents,
         unknown=unknown,
     )
@@ -89,7 +105,7 @@ def _services(home: Home, runtime: Runtime, alive: dict[str, ProcessId], drivers
         state = facts.get("phase", "running")
         if process is None and facts.get("pid"):
             state = "gone"
-        # The drivers are the host agent's children, but they have budgets of their own.
+        # Drivers and spares are the host agent's children, but they have budgets of their own.
         members = [p for p in family([process]) if p.pid not in drivers] if process else []
         found.append(
             ServiceStatus(

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from k2.launchers import records, sessions
 from k2.launchers.client import AgentClient, AgentUnavailable
+from k2.launchers.spares import read_spares
 from k2.processes import ProcessId
 from k2.registry.observed import Driver, DriverState
+from k2.registry.platform import CONFIG_DIR
 from k2.registry.runtime import Runtime
 
 STREAM = "bronze_binance"
@@ -44,15 +47,36 @@ while True:
     time.sleep(0.05)
 """
 
+SPARE = """
+import json, os, socket, sys, time
+from pathlib import Path
+words = (Path.cwd() / "mode").read_text().split()
+with (Path.cwd() / "spares").open("a") as begun:
+    begun.write(f"{os.getpid()}\\n")
+if "broken-spare" in words:
+    sys.exit(1)
+line = socket.socket(fileno=0)
+print("I am a spare", flush=True)
+if "slow-spare" not in words:
+    line.sendall(b"warm\\n")
+said = line.recv(4096)
+if not said:
+    sys.exit(0)
+told = json.loads(said)
+sys.argv = ["x", "--stream", told["stream"], "--fence", str(told["fence"])]
+""" + JOB
+
 
 class Home:
-    """One home with its agent. `mode`: words that the job obeys (deaf, child, exit)."""
+    """One home with its agent. `mode`: words that jobs and spares obey (deaf, child, exit, slow-spare, broken-spare)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.spares(0)
         (folder / "spark_jobs").mkdir()
         for kind in ("bronze", "silver"):
             (folder / "spark_jobs" / f"{kind}.py").write_text(JOB)
+        (folder / "spark_jobs" / "spare.py").write_text(SPARE)
         self.mode("")
         self.runtime = Runtime(
             profile="standard",
@@ -74,6 +98,22 @@ class Home:
 
     def mode(self, words: str) -> None:
         (self.folder / "mode").write_text(words)
+
+    def spares(self, count: int) -> None:
+        """How many the agent that is started next keeps."""
+        declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+        declared["spares"]["count"] = count
+        (self.folder / "platform.yaml").write_text(yaml.safe_dump(declared))
+
+    def spares_begun(self) -> list[int]:
+        """The pid of every spare that really began."""
+        path = self.folder / "spares"
+        return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def wait_warm(self) -> ProcessId:
+        """The one spare, once it is warm."""
+        self.wait_until(lambda: [warm for _, warm in read_spares(self.runtime).values()] == [True], "one spare is warm")
+        return next(iter(read_spares(self.runtime).values()))[0]
 
     def starts(self) -> list[tuple[str, int]]:
         """Tag and pid of every time that the job really began."""
@@ -109,7 +149,7 @@ class Home:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "K2_RUNTIME": str(self.folder / "runtime.json"), "PYTHONPATH": str(INCLUDE)}
+        return {**os.environ, "K2_RUNTIME": str(self.folder / "runtime.json"), "K2_PLATFORM": str(self.folder / "platform.yaml"), "PYTHONPATH": str(INCLUDE)}
 
     def start_agent(self) -> None:
         with (self.folder / "agent.log").open("ab") as log:

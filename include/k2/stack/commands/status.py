@@ -1,4 +1,4 @@
-"""Show every service with its memory against its budget, every stream with its verdict, and the open incidents.
+"""Show every service with its memory against its budget, every stream with its verdict, the warm spares, and the open incidents.
 
 Exit code 0 when all services are healthy, 1 when something is not or nothing runs.
 """
@@ -70,6 +70,8 @@ def render(status: PlatformStatus) -> Group:
             memory = f"{t.memory_mb:.0f} of {t.budget_mb}" if t.memory_mb is not None else ""
             lag = "" if t.lag_rows is None else f"{t.lag_rows:,}"
             streams.add_row(t.name, _coloured(t.verdict), _since(t.since), lag, _since(t.last_commit_at), memory, escape(t.because))
+        for spare in status.spares:
+            streams.add_row("(spare)", spare.state, "", "", "", f"{spare.memory_mb:.0f} of {spare.budget_mb}", "takes the place of a driver that dies")
         parts += ["", streams]
         for incident in status.incidents:
             what = f"{escape(incident['title'])}, open for {_since(incident['opened_at'])}: {escape(incident['detail'])}"
