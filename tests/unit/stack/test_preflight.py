@@ -58,12 +58,12 @@ def test_too_little_memory_is_one_sentence_with_figures() -> None:
     preflight.check_memory(4000, 4000)
 
 
-def test_the_drivers_count_with_the_agent_that_starts_them() -> None:
+def test_drivers_and_spares_count_with_the_agent_that_starts_them() -> None:
     """Only the host agent brings the streams' memory in."""
     platform = load_platform()
     streams = sum(s.memory_mb for s in platform.streams.values())
     assert preflight.budget_mb(platform, ["kafka"]) == platform.processes["kafka"]
-    assert preflight.budget_mb(platform, ["host_agent"]) == platform.processes["host_agent"] + streams
+    assert preflight.budget_mb(platform, ["host_agent"]) == platform.processes["host_agent"] + streams + platform.spares.count * platform.spares.memory_mb
 
 
 def test_too_little_disk_names_the_setting(tmp_path: Path) -> None:

@@ -227,8 +227,9 @@ def test_a_task_at_work_survives_the_crash_of_its_service(home: Home) -> None:
     busy = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {idle!r}]); {idle}"
     pids = home.path / "pids"
     code = (
-        f"import subprocess, sys; p = [subprocess.Popen([sys.executable, '-c', c]).pid for c in ({idle!r}, {busy!r})];"
-        f"open({str(pids)!r}, 'x').write(' '.join(map(str, p))); import time; time.sleep(60)"
+        f"import os, subprocess, sys, time; first = not os.path.exists({str(pids)!r});"
+        f"p = [subprocess.Popen([sys.executable, '-c', c]).pid for c in ({idle!r}, {busy!r}) if first];"
+        f"first and open({str(pids)!r}, 'w').write(' '.join(map(str, p))); time.sleep(60)"
     )
 
     async def scenario() -> None:
