@@ -22,6 +22,7 @@ EXECUTED = {
     "status": "bronze_binance",
     "logs airflow_scheduler -n 50": "",
     "logs bronze_binance -n 50": "session is up",
+    "logs spares": "",
     "bench parse": "slowest dag file",
     "up": "Airflow: http://127.0.0.1:",
     "demo": "Nothing lost, nothing doubled",

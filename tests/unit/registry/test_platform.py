@@ -53,6 +53,8 @@ def test_the_committed_registry_is_valid() -> None:
         (("streams", "bronze_kraken", "writes"), ["silver_dlq_trades"], ["streams.bronze_kraken.writes", "bronze"]),
         (("streams", "bronze_kraken", "exchange"), "krakn", ["streams.bronze_kraken.exchange", "'krakn'", "did you mean 'kraken'"]),
         (("streams", "bronze_kraken", "memory_mb"), 600, ["streams.bronze_kraken", "memory_mb must exceed heap_mb"]),
+        (("spares", "memory_mb"), 700, ["spares.memory_mb", "700", "largest heap_mb"]),
+        (("spares", "count"), -1, ["spares.count", "-1", "greater than or equal to 0"]),
         (("exchanges", "kraken", "topic"), "market.crypto.trades.binance.raw", ["exchanges.kraken.topic", "binance", "its own"]),
         (("exchanges", "kraken", "schema"), "missing.avsc", ["exchanges.kraken.schema", "missing.avsc", "include/config/avro"]),
         (("exchanges", "kraken", "feed", "url"), "http://x", ["exchanges.kraken.feed.url", "http://x"]),
