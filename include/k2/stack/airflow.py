@@ -130,6 +130,7 @@ def services(home: Home, runtime: Runtime, budgets: Mapping[str, int]) -> list[S
             needs=("airflow_setup",),
             env=environment,
             ports=(port,),
+            stop_after=("airflow_scheduler",),  # a task at work ends by telling the API server so
             grace_seconds=3,  # it keeps no state, and would wait for every browser that holds a connection
             budget_mb=budgets.get("airflow_api_server"),
         ),
