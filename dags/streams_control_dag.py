@@ -9,7 +9,10 @@ Lets a person start, stop or restart streams. It writes down what is wanted, wit
 * **stop** lets the driver finish the batch in flight and then end. The stream stays down until somebody starts it.
 * **restart** is stop and start in one: a new driver under a higher fence, on the same checkpoint.
 
-None of them loses or doubles a record.
+None of these loses or doubles a record.
+
+* **adopt** starts a stream that is held with the verdict REWIND: its checkpoint is another one than before, or ends before
+  a batch that was committed. Whoever adopts it says that this is right; batches that are committed again can double rows.
 
 ## When it runs
 Only when a person triggers it, through its form or the REST API. The reason is required and goes into the audit log.
@@ -52,4 +55,5 @@ with platform_dag(
     allowed_run_types={DagRunType.MANUAL},
 ):
     record = RecordWish(task_id="record", outlets=[STREAMS], execution_timeout=timedelta(minutes=1))
-    record >> ReachWish(task_id="reach", record_task_id="record", seconds=REACH_SECONDS)
+    # It only waits and reads, and Airflow may fail a deferred task whose worker process was slow to leave.
+    record >> ReachWish(task_id="reach", record_task_id="record", seconds=REACH_SECONDS, retries=2, retry_delay=timedelta(seconds=2))

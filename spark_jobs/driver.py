@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from session import start_session
 from status import Board, Listener, serve, write_json
 
 POLL_SECONDS = 0.2
+COUNT_TASKS_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 JVM_EXIT_SECONDS = 5.0
 
@@ -97,6 +99,7 @@ Start = Callable[[Driver], StreamingQuery]
 
 def main(kind: str, start: Start) -> NoReturn:
     """Run one driver of a stream of this kind until its query ends or SIGTERM. Never returns."""
+    show_threads_on_signal()
     parser = argparse.ArgumentParser(description=f"Run the driver of one {kind} stream. Started by the host agent.")
     parser.add_argument("--stream", required=True, help="name of the stream in platform.yaml")
     parser.add_argument("--fence", required=True, type=int, help="fence that this driver holds")
@@ -109,6 +112,11 @@ def main(kind: str, start: Start) -> NoReturn:
         sys.exit(ExitCode.CONFIG)
     driver = Driver.of(runtime, arguments.stream, arguments.fence)
     drive(driver, start, Exit(driver.directory), lambda: _own_session(driver))
+
+
+def show_threads_on_signal() -> None:
+    """On SIGUSR1, write the stacks of Python's threads to the log. The JVM does the same on SIGQUIT."""
+    faulthandler.register(signal.SIGUSR1)
 
 
 def drive(driver: Driver, start: Start, exit_: Exit, session: Callable[[], SparkSession]) -> NoReturn:
@@ -162,10 +170,16 @@ def _run(driver: Driver, start: Start) -> str:
     listen(driver.spark, Listener(driver.board, driver.spec.writes[0] if driver.spec.type == "bronze" else None))
     query = start(driver)
     driver.say("query is started")
+    tasks = driver.spark.sparkContext._jsc.sc().statusStore()  # type: ignore[union-attr]
+    count_tasks_at = 0.0
     while not driver.stopping:
         if not query.isActive:
             raise reason(driver, query)
         driver.board.update(message=query.status["message"])
+        if time.monotonic() >= count_tasks_at:
+            summary = tasks.executorSummary("driver")
+            driver.board.tasks(summary.completedTasks(), summary.activeTasks())
+            count_tasks_at = time.monotonic() + COUNT_TASKS_SECONDS
         time.sleep(POLL_SECONDS)
     return _drain(driver, query)
 

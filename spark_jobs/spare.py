@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 
-from driver import Driver, Exit, drive
+from driver import Driver, Exit, drive, show_threads_on_signal
 from k2.registry.observed import ExitCode
 from k2.registry.platform import ConfigError
 from k2.registry.runtime import RuntimeMissing, load_runtime
@@ -59,6 +59,7 @@ class Channel:
 
 
 def main() -> None:
+    show_threads_on_signal()
     parser = argparse.ArgumentParser(description="Run a warm spare. Started by the host agent.")
     parser.add_argument("--name", required=True, help="name of the spare, and of its folder")
     name = parser.parse_args().name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from jvm import QueryEvents
 from k2.registry.observed import QueryStatus
 
+BATCHES = 100
 PHASES = ("starting", "running", "waiting", "stopping")
 
 
@@ -40,6 +41,8 @@ class Board:
             batch_seconds=None,
             input_rows=None,
         )
+        self._batches: deque[float] = deque(maxlen=BATCHES)
+        self._completed_tasks: int | None = None
         self._rows: Counter[str] = Counter()
 
     def update(self, **fields: object) -> None:
@@ -56,6 +59,19 @@ class Board:
             if phase != "stopping":
                 phase = "waiting" if dependency else ("running" if self._status.query_id else "starting")
             self._status = replace(self._status, waits_for=dependency, phase=phase)
+
+    def batch(self, seconds: float) -> None:
+        """A batch ended."""
+        with self._lock:
+            self._batches.append(seconds)
+            self._status = replace(self._status, batch_seconds=seconds, slowest_batch_seconds=max(self._batches))
+
+    def tasks(self, completed: int, active: int) -> None:
+        """How many tasks Spark has completed, and how many it runs."""
+        with self._lock:
+            rose = self._completed_tasks is not None and completed > self._completed_tasks
+            self._completed_tasks = completed
+            self._status = replace(self._status, active_tasks=active, tasks_at=datetime.now(UTC) if rose else self._status.tasks_at)
 
     def count(self, table: str, rows: int) -> None:
         """Add rows that this driver committed to a table."""
@@ -74,9 +90,7 @@ class Board:
 
     def as_json(self) -> bytes:
         fields = asdict(self.status)
-        if fields["last_event_at"] is not None:
-            fields["last_event_at"] = fields["last_event_at"].isoformat()
-        return json.dumps(fields).encode()
+        return json.dumps(fields, default=datetime.isoformat).encode()
 
     def collect(self) -> Iterator[Metric]:
         """Prometheus metrics, made at the time of the scrape."""
@@ -121,11 +135,8 @@ class Listener(QueryEvents):
 
     def progressed(self, progress: str) -> None:
         facts = json.loads(progress)
-        fields: dict[str, object] = {
-            "batch_id": facts["batchId"],
-            "batch_seconds": facts["durationMs"].get("triggerExecution", 0) / 1000,
-            "last_event_at": datetime.now(UTC),
-        }
+        fields: dict[str, object] = {"batch_id": facts["batchId"], "last_event_at": datetime.now(UTC)}
+        self._board.batch(facts["durationMs"].get("triggerExecution", 0) / 1000)
         if self._count_rows_of:
             fields["input_rows"] = facts["numInputRows"]
             self._board.count(self._count_rows_of, facts["numInputRows"])

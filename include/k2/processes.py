@@ -37,6 +37,14 @@ class ProcessId:
         return ProcessId.of(self.pid) == self
 
     @property
+    def name(self) -> str:
+        """Of its program; empty when it is gone."""
+        try:
+            return Path(f"/proc/{self.pid}/comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+
+    @property
     def stopped(self) -> bool:
         """Whether it is held by a signal such as SIGSTOP."""
         try:

@@ -18,16 +18,16 @@ import psycopg
 from pydantic import TypeAdapter
 
 from k2.checkpoints.reader import CheckpointUnreadable, first_commit_after, read_tail
-from k2.launchers.client import AgentClient
-from k2.launchers.start import NotWanted, start
+from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
+from k2.launchers.start import NotSafe, NotWanted, end_older, start
 from k2.probes import Observer
 from k2.probes.observer import Progress, Quick, compose
 from k2.probes.reading import failed
-from k2.registry.observed import Action, Decision, Driver, DriverState, Observation, Reading, Verdict, Wanted
+from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Observation, Reading, Verdict, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, incidents, streams, watchers
 from k2.state.database import Connection
-from k2.supervision.edges import ACTS, HEALTHY, Mark, edges
+from k2.supervision.edges import ACTS, HEALTHY, HUNG, TROUBLE, Mark, edges
 from k2.supervision.judge import judge
 from k2.supervision.policy import forgivable
 
@@ -60,6 +60,16 @@ class Done:
     fence: int | None = None
     drained: bool | None = None
     """Of a stop: whether the driver finished its batch; None when nothing ran."""
+
+
+TOLD = {
+    Verdict.DEAD: ("page", "died"),
+    Verdict.REWIND: ("page", "lost its place"),
+    Verdict.SPLIT_BRAIN: ("page", "had two drivers"),
+    Verdict.HEAD_MISMATCH: ("ticket", "finds nothing to read"),
+    Verdict.WAITING_DEPENDENCY: ("ticket", "waits for a dependency"),
+}
+"""How loud people are told of a verdict, and in which words; of those that are not here, that the stream hangs."""
 
 
 def urgent(runtime: Runtime) -> list[Look]:
@@ -134,6 +144,8 @@ def record(connection: Connection, runtime: Runtime, looks: Iterable[Look], now:
                 checkpoint = observation.checkpoint.value
                 if checkpoint is not None and forgivable(runtime.platform.restart, wanted, checkpoint, now):
                     streams.forgive(connection, decision.stream, wanted.fence)
+                if checkpoint is not None and decision.verdict is not Verdict.REWIND:
+                    _record_checkpoint(connection, decision.stream, wanted, checkpoint)
             if wanted is not None:
                 streams.record_verdict(connection, decision, now, _OBSERVATION.dump_python(observation, mode="json"))
                 _record_incident(connection, decision)
@@ -154,10 +166,17 @@ def _record_launch(connection: Connection, found: Look, wanted: Wanted, driver: 
         streams.ended(connection, stream, fence, at=now, exit_code=None, reason="died" if found.decision.verdict is Verdict.DEAD else "stopped")
 
 
+def _record_checkpoint(connection: Connection, stream: str, wanted: Wanted, checkpoint: Checkpoint) -> None:
+    query_id, batch = checkpoint.query_id, checkpoint.last_commit_batch
+    if query_id is not None and batch is not None and (wanted.known_batch is None or wanted.known_batch < batch):
+        streams.know(connection, stream, query_id, batch)
+
+
 def _record_incident(connection: Connection, decision: Decision) -> None:
     key = f"stream:{decision.stream}"
-    if decision.verdict is Verdict.DEAD:
-        incidents.open_incident(connection, key, "page", f"Stream {decision.stream} died", decision.because)
+    if decision.verdict in TROUBLE or (decision.verdict in HUNG and decision.action is Action.START):
+        severity, what = TOLD.get(decision.verdict, ("page", "hangs"))
+        incidents.open_incident(connection, key, severity, f"Stream {decision.stream} {what}", f"{decision.verdict}: {decision.because}")
     elif decision.verdict in HEALTHY:
         incidents.resolve_incident(connection, key, f"fence {decision.fence}: {decision.because}")
     elif decision.verdict is Verdict.STOPPED:
@@ -194,6 +213,11 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
     try:
         if decision.action is Action.STOP:
             return _stop(runtime, agent, decision)
+        if decision.action is Action.END_OLDER:
+            killed = end_older(agent, decision.stream, decision.fence)
+            return Done(decision.stream, decision.action, True, f"killed {killed} drivers with fences below {decision.fence}")
+        if decision.verdict in HUNG:
+            _dump(agent, decision)
         drained = _stop(runtime, agent, decision).drained if decision.action is Action.REPLACE else None
         last_commit_at = _last_commit_at(runtime, decision.stream)
         started = start(
@@ -205,11 +229,14 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
             reason=decision.because,
             last_commit_at=last_commit_at,
             detected_at=decision.detected_at,
+            old_end="hung" if decision.verdict in HUNG else "replaced",
         )
         detail = f"{'finished the start' if started.adopted else 'started'} with fence {started.fence} ({started.how})"
         return Done(decision.stream, decision.action, True, detail, started.fence, drained)
     except (streams.LostRace, NotWanted) as error:
         return Done(decision.stream, decision.action, True, f"nothing left to do: {error}")
+    except NotSafe as error:
+        return Done(decision.stream, decision.action, True, f"held: {error}")
     except Exception as error:
         log.exception("%s of %s failed", decision.action, decision.stream)
         return Done(decision.stream, decision.action, False, f"{type(error).__name__}: {error}")
@@ -232,6 +259,15 @@ def _stop(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
         streams.ended(connection, decision.stream, running[0].fence, at=datetime.now(UTC), exit_code=ended.exit_code, reason=reason)
     how = "drained" if ended.drained else f"not drained, exit code {ended.exit_code}"
     return Done(decision.stream, decision.action, True, f"stopped fence {running[0].fence}: {how}", running[0].fence, ended.drained)
+
+
+def _dump(agent: AgentClient, decision: Decision) -> None:
+    """Keep what the threads of a driver that hangs are doing, before it is killed."""
+    try:
+        if path := agent.dump(decision.stream, decision.fence):
+            log.warning("%s of %s: what its threads did is in %s", decision.verdict, decision.stream, path)
+    except (AgentUnavailable, AgentRefused) as error:
+        log.warning("no stacks of %s: %s", decision.stream, error)
 
 
 def _last_commit_at(runtime: Runtime, stream: str) -> datetime | None:

@@ -20,6 +20,7 @@ EXECUTED = {
     "config": "ok",
     "reconcile": "Nothing lost, nothing doubled",
     "status": "bronze_binance",
+    "explain bronze_binance": "the head of the source",
     "logs airflow_scheduler -n 50": "",
     "logs bronze_binance -n 50": "session is up",
     "logs spares": "",

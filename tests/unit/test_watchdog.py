@@ -30,6 +30,11 @@ CHECKPOINT = Checkpoint("q", 3, 3, LAUNCHED, {"t": {"0": 1}})
 HEAD = Head({"t": {"0": 1}}, 0, 0.0)
 
 
+def word(fence: int) -> QueryStatus:
+    """Of a driver that is well."""
+    return QueryStatus("-", fence, "q", "r", 3, "Waiting for data to arrive", "running", None, datetime.now(UTC), 0.4, 0)
+
+
 def now(value: Any) -> Reading[Any]:
     return Reading(datetime.now(UTC), value)
 
@@ -75,7 +80,8 @@ class World:
         self.progress_calls.append(sorted(newest))
         assert self.slow.wait(5)
         head = silent(self.head) if isinstance(self.head, str) else now(self.head)
-        return {name: Progress(silent("no word"), now(CHECKPOINT), head) for name in newest}
+        words = {name: silent("no word") if found.value is None else now(word(found.value.fence)) for name, found in newest.items()}
+        return {name: Progress(words[name], now(CHECKPOINT), head) for name in newest}
 
     def ask(self, question: Callable[[Any], Any]) -> Any:
         if self.away:
@@ -185,7 +191,7 @@ def test_a_first_commit_is_found_in_the_checkpoint(poll: watchdog.Poll, world: W
     world.drivers[A] = DEAD
     fire(poll)
     world.wanted[A] = replace(WANTED, first_commit_at=None, first_commit_batch=None, generation=2, launch_generation=2, fence=2)
-    world.drivers[A] = replace(DRIVER, fence=2)
+    world.drivers[A] = replace(DRIVER, fence=2, started_at=datetime.now(UTC) - timedelta(seconds=5))
     assert fire(poll) == []
     (tmp_path / A / "commits").mkdir(parents=True)
     (tmp_path / A / "offsets").mkdir()
@@ -197,9 +203,10 @@ def test_a_first_commit_is_found_in_the_checkpoint(poll: watchdog.Poll, world: W
 def test_examine_tells_a_broken_checkpoint(tmp_path: Path) -> None:
     """A checkpoint that breaks between two readings is a reading with an error."""
     here = runtime(tmp_path)
+    young = replace(DRIVER, started_at=datetime.now(UTC) - timedelta(seconds=5))
     (tmp_path / A).mkdir()
     (tmp_path / A / "commits").write_text("a file where a folder belongs")
-    seen = Observation(A, datetime.now(UTC), now(replace(WANTED, first_commit_at=None)), now(DRIVER), silent("no"), now(CHECKPOINT), now(HEAD))
+    seen = Observation(A, datetime.now(UTC), now(replace(WANTED, first_commit_at=None)), now(young), silent("no"), now(CHECKPOINT), now(HEAD))
     found = watchdog.examine(here, seen, datetime.now(UTC))
     assert found.observation.checkpoint.error is not None and "Not a directory" in found.observation.checkpoint.error
     assert found.decision.verdict is Verdict.STARTING and not found.first_commit_found

@@ -20,6 +20,8 @@ class Wish(StrEnum):
     START = "start"
     STOP = "stop"
     RESTART = "restart"
+    ADOPT = "adopt"
+    """Start it from its checkpoint as that is now, though it is not what was seen before."""
 
     @property
     def desired(self) -> str:
@@ -99,6 +101,8 @@ def record(runtime: Runtime, streams: Iterable[str], wish: Wish, *, who: str, re
                 audit.record(connection, who=who, action=wish, target=stream, reason=reason, state=state_now)
                 wants[stream] = now.generation
             else:
+                if wish is Wish.ADOPT:
+                    state.forget_checkpoint(connection, stream)
                 wants[stream] = state.want(connection, stream, wish.desired, who=who, action=wish, reason=reason)
     return wants
 

@@ -35,9 +35,10 @@ def action_choice() -> Param:
     return Param(
         "restart",
         title="Action",
-        description="start: bring it up if it is down. stop: finish the batch in flight, then end. restart: stop, then start. Nothing is lost by any of them.",
+        description="start: bring it up if it is down. stop: finish the batch in flight, then end. restart: stop, then start. Nothing is lost by any of "
+        "them. adopt: start a stream that is held as REWIND, from its checkpoint as that is now; what it commits again is in its tables twice.",
         type="string",
-        enum=["start", "stop", "restart"],
+        enum=["start", "stop", "restart", "adopt"],
     )
 
 

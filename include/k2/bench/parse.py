@@ -85,13 +85,13 @@ def measure(files: Sequence[Path], home: Path, samples: int, before: str) -> dic
     return {Path(file): values for file, values in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-def run(samples: int = SAMPLES, files: Sequence[Path] | None = None) -> Report:
+def run(rounds: int = SAMPLES, files: Sequence[Path] | None = None) -> Report:
     """Measure every DAG file."""
     files = dag_files() if files is None else files
     with tempfile.TemporaryDirectory(prefix="k2-bench-") as folder:
         empty = Path(folder) / "empty_dag.py"
         empty.write_text(EMPTY)
-        as_airflow, bare = (_figures(measure([*files, empty], Path(folder), samples, before), empty) for before in (AS_AIRFLOW, BARE))
+        as_airflow, bare = (_figures(measure([*files, empty], Path(folder), rounds, before), empty) for before in (AS_AIRFLOW, BARE))
     named = replace(_slowest(as_airflow), what="slowest dag file")
     after_bare = replace(_slowest(bare), what=f"slowest dag file after a bare import {BARE}")
     return Report("parse", machine(), (named, after_bare, *as_airflow))

@@ -100,6 +100,7 @@ def _read_tail(path: Path) -> Checkpoint:
         last_commit_batch=last_commit,
         last_commit_at=last_commit_at,
         committed=committed,
+        last_offset_at=_written(path / "offsets" / str(offsets[-1])) if offsets else None,
     )
 
 

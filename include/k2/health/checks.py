@@ -130,6 +130,8 @@ STREAM_STATUS = {
     Verdict.STARTING: Status.YELLOW,
     Verdict.STOPPING: Status.YELLOW,
     Verdict.UNKNOWN: Status.UNKNOWN,
+    Verdict.WAITING_DEPENDENCY: Status.YELLOW,
+    Verdict.HEAD_MISMATCH: Status.YELLOW,
 }
 """Any other verdict is red. STOPPED was asked for, but a report should not let it be forgotten."""
 

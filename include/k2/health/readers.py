@@ -120,8 +120,9 @@ def read_driver_memory(runtime: Runtime, now: datetime) -> Iterable[CheckResult]
 
 
 def read_process_memory(runtime: Runtime, now: datetime) -> Iterable[CheckResult]:
-    """The embedded stack's processes against their budgets, without the drivers, which have their own."""
+    """The embedded stack's processes and the spares against their budgets, without the drivers, which have their own."""
     from k2.launchers.client import AgentClient
+    from k2.launchers.spares import read_spares
     from k2.processes import ProcessId, family, memory_mb
     from k2.stack.home import Home
     from k2.stack.records import recall
@@ -129,11 +130,14 @@ def read_process_memory(runtime: Runtime, now: datetime) -> Iterable[CheckResult
     limit = runtime.platform.thresholds.memory_percent
     with AgentClient(runtime) as agent:
         pids = [d.pid for drivers in agent.drivers().values() for d in drivers if d.pid is not None]
-    drivers = {p.pid for p in family(p for p in map(ProcessId.of, pids) if p)}
+    spares = {name: family([process]) for name, (process, _) in read_spares(runtime).items()}
+    apart = {p.pid for p in family(p for p in map(ProcessId.of, pids) if p)} | {p.pid for members in spares.values() for p in members}
+    for name, members in spares.items():
+        yield share(Check.MEMORY, f"spare {name}", memory_mb(members), runtime.platform.spares.memory_mb, limit, "MiB")
     for name in _wanted_processes(runtime):
         budget = runtime.platform.processes[name]
         process = recall(Home(runtime.home), name)
-        members = [p for p in family([process]) if p.pid not in drivers] if process else []
+        members = [p for p in family([process]) if p.pid not in apart] if process else []
         if members:
             yield share(Check.MEMORY, name, memory_mb(members), budget, limit, "MiB")
         else:

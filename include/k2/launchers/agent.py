@@ -54,10 +54,10 @@ def application(fleet: Fleet) -> Starlette:
 
     async def start(request: Request) -> Response:
         body = await _body(request)
-        stream, fence = body.get("stream"), body.get("fence")
-        if not isinstance(stream, str) or type(fence) is not int or fence < 1:
-            raise HTTPException(400, f"the body must be {{stream: name, fence: number from 1}}, not {body}")
-        return JSONResponse(DRIVER.dump_python(fleet.start(stream, fence), mode="json"))
+        stream, fence, spare = body.get("stream"), body.get("fence"), body.get("spare", False)
+        if not isinstance(stream, str) or type(fence) is not int or fence < 1 or type(spare) is not bool:
+            raise HTTPException(400, f"the body must be {{stream: name, fence: number from 1, spare: true or false}}, not {body}")
+        return JSONResponse(DRIVER.dump_python(fleet.start(stream, fence, spare), mode="json"))
 
     async def stop(request: Request) -> Response:
         ended = await fleet.stop(request.path_params["stream"], request.path_params["fence"], deadline(await _body(request)))
@@ -65,6 +65,9 @@ def application(fleet: Fleet) -> Starlette:
 
     async def kill(request: Request) -> Response:
         return JSONResponse({"killed": await fleet.kill(request.path_params["stream"], request.path_params["fence"])})
+
+    async def dump(request: Request) -> Response:
+        return JSONResponse({"path": await fleet.dump(request.path_params["stream"], request.path_params["fence"])})
 
     async def stop_all(request: Request) -> Response:
         ended = await fleet.stop_all(deadline(await _body(request)))
@@ -89,6 +92,7 @@ def application(fleet: Fleet) -> Starlette:
             Route("/drivers", start, methods=["POST"]),
             Route("/drivers/{stream}/{fence:int}/stop", stop, methods=["POST"]),
             Route("/drivers/{stream}/{fence:int}/kill", kill, methods=["POST"]),
+            Route("/drivers/{stream}/{fence:int}/dump", dump, methods=["POST"]),
             Route("/stop-all", stop_all, methods=["POST"]),
         ],
         exception_handlers={UnknownDriver: refused, StaleFence: refused, HTTPException: refused},

@@ -65,9 +65,9 @@ class AgentClient:
         """Per stream the newest driver, then every older one that still runs. A stream never started is missing."""
         return self.fleet().drivers
 
-    def launch(self, stream: str, fence: int) -> Driver:
-        """Start a driver, or learn what became of the one that was started with this fence before."""
-        answer = self._call("POST", "/drivers", json={"stream": stream, "fence": fence})
+    def launch(self, stream: str, fence: int, *, spare: bool = False) -> Driver:
+        """Start a driver, from a spare if that is allowed, or learn what became of the one that was started with this fence before."""
+        answer = self._call("POST", "/drivers", json={"stream": stream, "fence": fence, "spare": spare})
         try:
             return _DRIVER.validate_python(answer)
         except ValidationError as error:
@@ -81,6 +81,10 @@ class AgentClient:
     def kill(self, stream: str, fence: int) -> int:
         """Kill all processes of the driver. Returns how many there were, when they are gone."""
         return int(self._call("POST", f"/drivers/{stream}/{fence}/kill", timeout=KILL_SECONDS)["killed"])
+
+    def dump(self, stream: str, fence: int) -> str:
+        """Have the driver write down what its threads do. Returns the file's path; empty when it could not."""
+        return str(self._call("POST", f"/drivers/{stream}/{fence}/dump", timeout=KILL_SECONDS)["path"])
 
     def stop_all(self, deadline_seconds: float) -> dict[str, Stopped]:
         """Stop every driver, by tag `<stream>#<fence>`. Returns when all are gone."""

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 KEPT_PER_STREAM = 20
 MEMORY_EVERY_SECONDS = 10
+DUMP_SECONDS = 1.0
+"""A process that is not frozen has printed its stacks by then."""
 
 
 class UnknownDriver(LookupError):
@@ -97,8 +99,8 @@ class Fleet:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait_seconds)
 
-    def start(self, stream: str, fence: int) -> Driver:
-        """Start the driver of a stream with a fence. The same stream and fence again: the first one's state.
+    def start(self, stream: str, fence: int, use_spare: bool = False) -> Driver:
+        """Start the driver of a stream with a fence, from a spare if that is allowed and there is one. The same stream and fence again: the first one's state.
 
         Raises UnknownDriver for a stream that is not in the registry, StaleFence for a fence below one that was seen.
         """
@@ -108,7 +110,8 @@ class Fleet:
             raise UnknownDriver(f"stream {stream!r} is not in the registry: it has {', '.join(self.runtime.platform.streams)}")
         if fence <= self._highest.get(stream, 0):
             raise StaleFence(f"fence {fence} of {stream} is stale: a driver with fence {self._highest[stream]} was started here already")
-        spare = self.spares.take() if self._has_died(stream) else None
+        spare = self.spares.take() if use_spare else None
+        self.spares.rest()
         record = Record(stream=stream, fence=fence, how=_how(spare), boot=records.boot_id(), started_at=_now())
         if spare is not None:
             record.spare, record.process = spare.name, spare.process
@@ -141,6 +144,29 @@ class Fleet:
         killed = await asyncio.to_thread(sessions.kill, tracked.record.process) if tracked.record.process and tracked.record.boot == records.boot_id() else 0
         await tracked.gone.wait()
         return killed
+
+    async def dump(self, stream: str, fence: int) -> str:
+        """Have a driver's Python and JVM print the stacks of their threads. Returns a file with them, or an empty string. Raises UnknownDriver."""
+        tracked = self._find(stream, fence)
+        leader = tracked.record.process
+        if not tracked.running or leader is None:
+            return ""
+        source = self._log_file(stream, fence)
+        before = source.stat().st_size
+        leader.send(signal.SIGUSR1)
+        for member in await asyncio.to_thread(sessions.members, leader):
+            if member.name == "java":
+                member.send(signal.SIGQUIT)
+        await asyncio.sleep(DUMP_SECONDS)
+        with source.open("rb") as log_file:
+            log_file.seek(before)
+            stacks = log_file.read()
+        if not stacks:
+            return ""
+        target = source.with_suffix(".threads.txt")
+        target.touch(mode=0o600)
+        target.write_bytes(stacks)
+        return str(target)
 
     async def stop_all(self, deadline_seconds: float) -> dict[str, Stopped]:
         """Stop every running driver at the same time, by tag."""
@@ -200,11 +226,6 @@ class Fleet:
                 log.warning("spare %s died when it was needed: %s", spare.name, error)
                 record.how, record.spare = "cold", None
         return sessions.begin(self._command(record.stream, record.fence), self.runtime.tree, path)
-
-    def _has_died(self, stream: str) -> bool:
-        """Whether somebody waits for the stream to come back. A start that was asked for leaves the spares to those that were not."""
-        newest = max((t for t in self._tracked.values() if t.record.stream == stream), key=lambda t: t.record.fence, default=None)
-        return newest is not None and not newest.record.asked
 
     def _watch(self, tracked: _Tracked) -> None:
         """Conclude the driver's end when its process ends, or at once when it is gone already."""
@@ -288,7 +309,8 @@ class Fleet:
             if not self._tracked[stream, fence].running:
                 del self._tracked[stream, fence]
                 shutil.rmtree(self.runtime.driver_dir(stream, fence))
-                self._log_file(stream, fence).unlink(missing_ok=True)
+                for file in (self._log_file(stream, fence), self._log_file(stream, fence).with_suffix(".threads.txt")):
+                    file.unlink(missing_ok=True)
 
 
 def _how(spare: Spare | None) -> str:

@@ -81,7 +81,6 @@ class Spares:
 
     def take(self) -> Spare | None:
         """Hand over the spare that is the furthest on, if there is one; the caller owns it from now on."""
-        self._not_before = max(self._not_before, time.monotonic() + AFTER_START_SECONDS)
         self._discard_outdated()
         for spare in [s for s in self._pool if s.frozen()]:
             log.warning("spare %s is stopped, so it cannot become a driver: it is replaced", spare.name)
@@ -91,6 +90,10 @@ class Spares:
         spare = next((s for s in self._pool if s.warm), self._pool[0])
         self._forget(spare)
         return spare
+
+    def rest(self) -> None:
+        """Start no spare for a while."""
+        self._not_before = max(self._not_before, time.monotonic() + AFTER_START_SECONDS)
 
     def close(self) -> None:
         """End all spares."""

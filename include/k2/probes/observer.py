@@ -36,6 +36,8 @@ class Progress:
     status: Reading[QueryStatus]
     checkpoint: Reading[Checkpoint]
     head: Reading[Head]
+    registry: Reading[bool] | None = None
+    """Asked only while a driver waits for it."""
 
 
 class Observer:
@@ -90,7 +92,13 @@ class Observer:
         status = statuses(self._http, newest)
         checkpoints = {name: read(lambda name=name: read_tail(self.runtime.checkpoint(name))) for name in newest}
         heads = self._kafka_heads(checkpoints) | self._table_heads(checkpoints)
-        return {name: Progress(status[name], checkpoints[name], heads[name]) for name in newest}
+        waits = any(reading.value is not None and reading.value.waits_for == "schema_registry" for reading in status.values())
+        registry = read(self._registry_answers) if waits else None
+        return {name: Progress(status[name], checkpoints[name], heads[name], registry) for name in newest}
+
+    def _registry_answers(self) -> bool:
+        self._http.get(f"{self.runtime.schema_registry}/subjects").raise_for_status()
+        return True
 
     def _kafka_heads(self, checkpoints: Mapping[str, Reading[Checkpoint]]) -> dict[str, Reading[Head]]:
         platform = self.runtime.platform
@@ -136,6 +144,7 @@ def compose(at: datetime, quick: Quick, progress: Mapping[str, Progress]) -> dic
             checkpoint=found.checkpoint,
             head=found.head,
             others=quick.drivers.others.get(name, ()),
+            registry=found.registry,
         )
         for name, found in progress.items()
     }

@@ -89,6 +89,11 @@ class QueryStatus:
     """Last progress or idle event of the query."""
     batch_seconds: float | None
     input_rows: int | None
+    slowest_batch_seconds: float | None = None
+    """Of its last hundred batches."""
+    active_tasks: int | None = None
+    tasks_at: datetime | None = None
+    """When the number of tasks that Spark completed was last seen to rise."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,13 @@ class Checkpoint:
     committed: dict[str, Any] | None
     """Source offset of the last committed batch: {topic: {partition: next offset}} for Kafka,
     {"snapshot_id", "position", ...} for Iceberg; None before the first commit."""
+    last_offset_at: datetime | None = None
+    """When the last batch was planned."""
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a batch is planned and not committed."""
+        return self.last_offset_batch is not None and self.last_offset_batch != self.last_commit_batch
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,14 @@ class Wanted:
     deaths: int = 0
     """Deaths not yet forgiven."""
     last_death_at: datetime | None = None
+    verdict: str | None = None
+    """The last one that was recorded, and since when it has stood."""
+    verdict_since: datetime | None = None
+    known_query_id: str | None = None
+    """The identity and the highest committed batch that the stream's checkpoint was ever seen with."""
+    known_batch: int | None = None
+    launch_detected_at: datetime | None = None
+    """When the trouble was detected that the last launch answers; None of one that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +166,8 @@ class Observation:
     head: Reading[Head]
     others: tuple[Driver, ...] = ()
     """Older drivers of the stream that still run."""
+    registry: Reading[bool] | None = None
+    """Whether the schema registry answers the watchdog; None when it was not asked."""
 
 
 class Verdict(StrEnum):
@@ -157,6 +179,24 @@ class Verdict(StrEnum):
     """Everything its source holds is committed."""
     PROGRESSING = "PROGRESSING"
     """Behind its source, and committing."""
+    WAITING_DEPENDENCY = "WAITING_DEPENDENCY"
+    """Its driver waits for a dependency that the watchdog cannot reach either: hold."""
+    HEAD_MISMATCH = "HEAD_MISMATCH"
+    """Its query is awake and finds nothing to read, yet its source stands further: nothing to restart, somebody should look."""
+    SUSPECT_DRIVER = "SUSPECT_DRIVER"
+    """Its driver runs and gives no sign of life; restarted when that lasts."""
+    HUNG_SOURCE = "HUNG_SOURCE"
+    """Behind, no batch planned, and its query has stopped asking."""
+    HUNG_PROCESSING = "HUNG_PROCESSING"
+    """A batch is planned, and neither a commit nor a finished task comes."""
+    HUNG_START = "HUNG_START"
+    """Launched long ago, and it neither commits nor finishes a task."""
+    QUERY_DEAD = "QUERY_DEAD"
+    """Its driver lives and its query does not."""
+    REWIND = "REWIND"
+    """Its checkpoint is not the one that it was, or stands before what was committed: stop, and never start by itself."""
+    SPLIT_BRAIN = "SPLIT_BRAIN"
+    """Two of its drivers live: the one with the lower fence is killed."""
     DEAD = "DEAD"
     """Wanted, and its driver is gone."""
     STOPPING = "STOPPING"
@@ -173,6 +213,8 @@ class Action(StrEnum):
     """Drain, then kill at the deadline."""
     REPLACE = "replace"
     """Drain, then start."""
+    END_OLDER = "end_older"
+    """Kill the drivers with lower fences."""
     WAIT = "wait"
     """A start is due, but not before `not_before`."""
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "up": "start the platform, or bring up what is missing",
     "down": "stop everything and prove that nothing is left",
     "status": "services, streams and open incidents",
+    "explain": "what the watchdog sees of a stream, and what it concludes",
     "logs": "show the log of a service or of a stream's driver",
     "reconcile": "prove that nothing was lost or doubled",
     "config": "check include/config/platform.yaml",

@@ -17,12 +17,13 @@ class LostRace(RuntimeError):
 
 _WANTED = """
     SELECT s.stream, s.desired, s.generation, s.fence, l.generation AS launch_generation,
-           l.intent_at, l.launched_at, l.first_commit_at, l.first_commit_batch, l.ended_at,
+           l.detected_at AS launch_detected_at, l.intent_at, l.launched_at, l.first_commit_at, l.first_commit_batch, l.ended_at,
            (SELECT count(*) FROM k2.launches d
-            WHERE d.stream = s.stream AND d.end_reason = 'died' AND d.fence > greatest(
+            WHERE d.stream = s.stream AND d.end_reason IN ('died', 'hung') AND d.fence > greatest(
                 s.forgiven_fence, (SELECT max(fence) FROM k2.launches e WHERE e.stream = s.stream AND e.end_reason = 'stopped'))) AS deaths,
-           (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason = 'died') AS last_death_at
-    FROM k2.streams s LEFT JOIN k2.launches l ON l.stream = s.stream AND l.fence = s.fence
+           (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason IN ('died', 'hung')) AS last_death_at,
+           v.verdict, v.since AS verdict_since, s.known_query_id, s.known_batch
+    FROM k2.streams s LEFT JOIN k2.launches l ON l.stream = s.stream AND l.fence = s.fence LEFT JOIN k2.verdicts v ON v.stream = s.stream
 """
 
 
@@ -92,11 +93,27 @@ def first_commit(connection: Connection, stream: str, fence: int, at: datetime, 
 
 
 def ended(connection: Connection, stream: str, fence: int, *, at: datetime, exit_code: int | None, reason: str) -> None:
-    """`reason` is one of died, stopped, replaced. The first word on a launch stands."""
+    """`reason` is one of died, hung, stopped, replaced. The first word on a launch stands."""
     connection.execute(
         "UPDATE k2.launches SET ended_at = %s, exit_code = %s, end_reason = %s WHERE stream = %s AND fence = %s AND ended_at IS NULL",
         (at, exit_code, reason, stream, fence),
     )
+
+
+def know(connection: Connection, stream: str, query_id: str, batch: int) -> None:
+    """Remember the identity and the highest committed batch of a stream's checkpoint. The first identity stands."""
+    connection.execute(
+        """
+        UPDATE k2.streams SET known_query_id = %(id)s, known_batch = %(batch)s
+        WHERE stream = %(stream)s AND coalesce(known_query_id, %(id)s) = %(id)s AND coalesce(known_batch, -1) < %(batch)s
+        """,
+        {"stream": stream, "id": query_id, "batch": batch},
+    )
+
+
+def forget_checkpoint(connection: Connection, stream: str) -> None:
+    """The stream's checkpoint is right as it is now, whatever was seen of it before."""
+    connection.execute("UPDATE k2.streams SET known_query_id = NULL, known_batch = NULL WHERE stream = %s", (stream,))
 
 
 def forgive(connection: Connection, stream: str, fence: int) -> None:

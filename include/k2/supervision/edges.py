@@ -11,8 +11,12 @@ from k2.registry.observed import Action, Decision, Verdict
 UNKNOWN_LASTS = timedelta(seconds=30)
 """A source that is silent for less is not told."""
 
-ACTS = frozenset({Action.START, Action.STOP, Action.REPLACE})
+ACTS = frozenset({Action.START, Action.STOP, Action.REPLACE, Action.END_OLDER})
 HEALTHY = frozenset({Verdict.IDLE, Verdict.PROGRESSING})
+HUNG = frozenset({Verdict.SUSPECT_DRIVER, Verdict.HUNG_SOURCE, Verdict.HUNG_PROCESSING, Verdict.HUNG_START, Verdict.QUERY_DEAD})
+"""Its driver lives and does not do its work."""
+TROUBLE = frozenset({Verdict.DEAD, Verdict.REWIND, Verdict.SPLIT_BRAIN, Verdict.HEAD_MISMATCH, Verdict.WAITING_DEPENDENCY}) | HUNG - {Verdict.SUSPECT_DRIVER}
+"""What people are told of."""
 CALM = HEALTHY | {Verdict.STOPPED}
 
 
@@ -26,7 +30,7 @@ class Mark:
     fence: int = 0
     generation: int = 0
     troubled: bool = False
-    """It has been dead since it was last well or stopped, so people wait to hear that it is well."""
+    """It has been in trouble since it was last well or stopped, so people wait to hear that it is well."""
     unknown_since: datetime | None = None
     unknown_told: bool = False
 
@@ -34,7 +38,7 @@ class Mark:
 def edges(previous: Mapping[str, Mark], current: Mapping[str, Decision], now: datetime) -> tuple[list[Decision], dict[str, Mark]]:
     """The decisions to report now, and the marks to pass the next time.
 
-    An action that is due, a death, and the end of a trouble are reported; the steps of a start or stop are not.
+    An action that is due, a trouble, and the end of one are reported; the steps of a start or stop are not.
     Idle and progressing are one condition. Unknown is reported once it has lasted; what was known before stays
     marked, so that a short silence is no change. A stream seen for the first time is reported if it needs an action.
     """
@@ -48,7 +52,7 @@ def edges(previous: Mapping[str, Mark], current: Mapping[str, Decision], now: da
             marks[stream] = replace(before, unknown_since=since, unknown_told=before.unknown_told or tell)
         else:
             condition = "HEALTHY" if decision.verdict in HEALTHY else decision.verdict
-            troubled = decision.verdict is Verdict.DEAD or (before.troubled and decision.verdict not in CALM)
+            troubled = decision.verdict in TROUBLE or (before.troubled and decision.verdict not in CALM)
             marks[stream] = Mark(condition, decision.action, decision.fence, decision.generation, troubled)
             tell = _is_edge(before, marks[stream], decision)
         if tell:
@@ -64,4 +68,4 @@ def _is_edge(before: Mark, after: Mark, decision: Decision) -> bool:
     if decision.verdict in HEALTHY:
         return before.troubled
     is_new = (before.condition, before.fence, before.generation) != (after.condition, after.fence, after.generation)
-    return decision.verdict is Verdict.DEAD and before.condition is not None and is_new
+    return decision.verdict in TROUBLE and before.condition is not None and is_new

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 
-from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, ExitCode, Head, Observation, Reading, Verdict, Wanted
+from k2.checkpoints.guard import rewound
+from k2.registry.observed import Action, Decision, Driver, DriverState, ExitCode, Observation, Verdict, Wanted
 from k2.registry.platform import Restart, Stream
+from k2.supervision.conclude import Conclude, unusable, usable
 from k2.supervision.policy import start_not_before
+from k2.supervision.progress import judge_running
 
-READING_LIMIT = timedelta(seconds=30)
-"""An older reading is no reading."""
 INTENT_GRACE = timedelta(seconds=3)
 """How long a start that another watchdog recorded is left to it before it is finished in its place."""
-
-Conclude = Callable[..., Decision]
 
 
 def judge(spec: Stream, observation: Observation, restart: Restart, now: datetime) -> Decision:
     """The verdict on one stream and what follows from it. Total: every combination of readings has an answer."""
     unknown = partial(Decision, observation.stream, Verdict.UNKNOWN, Action.NONE)
     for name, reading in (("what is wanted", observation.wanted), ("the driver", observation.driver)):
-        if why := _unusable(reading, now):
+        if why := unusable(reading, now):
             return unknown(f"{name} cannot be known: {why}")
     wanted, driver = observation.wanted.value, observation.driver.value
     assert wanted is not None and driver is not None
@@ -34,21 +32,21 @@ def judge(spec: Stream, observation: Observation, restart: Restart, now: datetim
         return unknown(f"the host agent knows fence {driver.fence}, the database only {wanted.fence}: a start lies between, or the database was restored")
     if wanted.desired != "running":
         return _unwanted(conclude, driver, observation.others)
+    # A checkpoint that was read before what is known of it may lag behind that.
+    checkpoint = usable(observation.checkpoint, now) if observation.checkpoint.at >= observation.wanted.at else None
+    if checkpoint is not None and (how := rewound(wanted, checkpoint)):
+        action = Action.STOP if driver.state is DriverState.RUNNING else Action.NONE
+        return conclude(Verdict.REWIND, action, f"{how}: it is held until somebody has decided that this is right (streams_control, adopt)", detected_at=now)
     if wanted.launch_generation is None or wanted.launch_generation < wanted.generation:
         return _requested(conclude, wanted, driver)
     if driver.fence < wanted.fence and wanted.launched_at is None and wanted.ended_at is None:
         return _intended(conclude, wanted, now)
     if driver.fence == wanted.fence and driver.state is DriverState.RUNNING:
-        return _running(conclude, observation, spec, wanted, driver, restart, now)
+        if living := [d for d in observation.others if d.state is DriverState.RUNNING]:
+            because = f"its driver with fence {living[0].fence} lives beside the one with fence {driver.fence}"
+            return conclude(Verdict.SPLIT_BRAIN, Action.END_OLDER, because, detected_at=now)
+        return judge_running(conclude, observation, spec, restart, now)
     return _dead(conclude, observation, wanted, driver, restart, now)
-
-
-def _unusable(reading: Reading[object], now: datetime) -> str | None:
-    if not reading.known or reading.value is None:
-        return reading.error or "it was not read"
-    if now - reading.at > READING_LIMIT:
-        return f"it was last read {(now - reading.at).total_seconds():.0f} s ago"
-    return None
 
 
 def _unwanted(conclude: Conclude, driver: Driver, others: tuple[Driver, ...]) -> Decision:
@@ -73,48 +71,6 @@ def _intended(conclude: Conclude, wanted: Wanted, now: datetime) -> Decision:
     if now < ready:
         return conclude(Verdict.STARTING, Action.WAIT, f"a start with fence {wanted.fence} is under way", not_before=ready)
     return conclude(Verdict.STARTING, Action.START, f"a start with fence {wanted.fence} was recorded and not finished")
-
-
-def _running(conclude: Conclude, observation: Observation, spec: Stream, wanted: Wanted, driver: Driver, restart: Restart, now: datetime) -> Decision:
-    checkpoint = observation.checkpoint.value if _unusable(observation.checkpoint, now) is None else None
-    head = observation.head.value if _unusable(observation.head, now) is None else None
-    if wanted.first_commit_at is None:
-        if _nothing_to_commit(observation, driver, checkpoint, head, now):
-            return conclude(Verdict.IDLE, Action.NONE, "its query runs and everything that its source holds was committed before")
-        return conclude(Verdict.STARTING, Action.NONE, _starting(observation, wanted, driver, restart, now))
-    for name, reading in (("the checkpoint", observation.checkpoint), ("the head of its source", observation.head)):
-        if why := _unusable(reading, now):
-            return conclude(Verdict.UNKNOWN, Action.NONE, f"{name} cannot be known: {why}")
-    assert checkpoint is not None and head is not None
-    if _caught_up(checkpoint, head):
-        return conclude(Verdict.IDLE, Action.NONE, f"everything that its source holds is committed, up to batch {checkpoint.last_commit_batch}")
-    lag = "an unknown number of rows" if head.lag_rows is None else f"{head.lag_rows} rows"
-    return conclude(Verdict.PROGRESSING, Action.NONE, f"{lag} behind, last committed batch {checkpoint.last_commit_batch}, trigger {spec.trigger_seconds} s")
-
-
-def _caught_up(checkpoint: Checkpoint, head: Head) -> bool:
-    if head.lag_rows is not None:
-        return head.lag_rows == 0
-    return checkpoint.committed is not None and head.position.items() <= checkpoint.committed.items()
-
-
-def _nothing_to_commit(observation: Observation, driver: Driver, checkpoint: Checkpoint | None, head: Head | None, now: datetime) -> bool:
-    """Whether a driver without a commit has none to make: its query runs, and the source held nothing more."""
-    status = observation.status.value if _unusable(observation.status, now) is None else None
-    if status is None or status.fence != driver.fence or status.phase != "running" or status.last_event_at is None:
-        return False
-    return checkpoint is not None and head is not None and checkpoint.last_commit_batch is not None and _caught_up(checkpoint, head)
-
-
-def _starting(observation: Observation, wanted: Wanted, driver: Driver, restart: Restart, now: datetime) -> str:
-    begun = driver.started_at or wanted.launched_at
-    seconds = (now - begun).total_seconds() if begun else 0.0
-    because = f"its driver with fence {driver.fence} has run for {seconds:.0f} s and committed nothing yet"
-    if observation.status.value is not None and observation.status.value.waits_for:
-        because += f", it waits for {observation.status.value.waits_for}"
-    if seconds > restart.start_timeout_seconds:
-        because += f": more than the {restart.start_timeout_seconds} s that a start may take"
-    return because
 
 
 def _dead(conclude: Conclude, observation: Observation, wanted: Wanted, driver: Driver, restart: Restart, now: datetime) -> Decision:

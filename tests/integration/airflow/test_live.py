@@ -132,6 +132,7 @@ def test_reports_are_made(platform_stack: Runtime, ui: Airflow) -> None:
         assert by_check["stream", stream]["status"] == "green", health["markdown"]
         assert by_check["memory", stream]["value"] > 0
         assert by_check["lag_rows", stream]["value"] is not None
+    assert by_check["memory", "host_agent"]["status"] == "green", "drivers and spares have budgets of their own"
     assert by_check["dlq_rate", "binance"]["value"] is not None
     assert "| status | check |" in health["markdown"]
 

@@ -26,7 +26,9 @@ STREAM = "bronze_binance"
 INCLUDE = Path(__file__).resolve().parents[3] / "include"
 
 JOB = """
-import json, os, signal, subprocess, sys, time
+import json, os, signal, subprocess, sys, threading, time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 stream, fence = sys.argv[2], int(sys.argv[4])
 folder = Path(os.environ["K2_RUNTIME"]).parent / "run" / "drivers" / f"{stream}#{fence}"
@@ -42,12 +44,28 @@ if "child" in mode:
 if "exit" in mode:
     (folder / "exit.json").write_text(json.dumps({"code": 70, "class": "QueryFailed", "message": "the source is gone"}))
     sys.exit(70)
-(folder / "ready.json").write_text(json.dumps({"pid": os.getpid(), "port": 4321}))
+class Word(BaseHTTPRequestHandler):
+    def do_GET(self):
+        quiet = "quiet" in (Path.cwd() / "mode").read_text().split()
+        said = {"stream": stream, "fence": fence, "query_id": "q", "run_id": "r", "batch_id": 0, "message": "Waiting for next trigger", "phase": "running",
+                "waits_for": None, "batch_seconds": 0.1, "input_rows": 1,
+                "last_event_at": (datetime.now(UTC) - timedelta(seconds=1000 * quiet)).isoformat()}
+        body = json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+server = ThreadingHTTPServer(("127.0.0.1", 0), Word)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+(folder / "ready.json").write_text(json.dumps({"pid": os.getpid(), "port": server.server_port}))
 while True:
     time.sleep(0.05)
 """
 
-SPARE = """
+SPARE = (
+    """
 import json, os, socket, sys, time
 from pathlib import Path
 words = (Path.cwd() / "mode").read_text().split()
@@ -64,11 +82,13 @@ if not said:
     sys.exit(0)
 told = json.loads(said)
 sys.argv = ["x", "--stream", told["stream"], "--fence", str(told["fence"])]
-""" + JOB
+"""
+    + JOB
+)
 
 
 class Home:
-    """One home with its agent. `mode`: words that jobs and spares obey (deaf, child, exit, slow-spare, broken-spare)."""
+    """One home with its agent. `mode`: words that jobs and spares obey (deaf, child, exit, quiet, slow-spare, broken-spare)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -41,7 +41,7 @@ def test_a_spare_becomes_the_driver_of_a_stream_that_died(agent: Home) -> None:
     """It keeps its process and its log, takes the stream's name, and another one is started."""
     spare = agent.wait_warm()
     die(agent, 1)
-    driver = agent.client.launch(STREAM, 2)
+    driver = agent.client.launch(STREAM, 2, spare=True)
     assert (driver.pid, driver.how) == (spare.pid, "spare")
     agent.wait_until(lambda: agent.newest().status_url, "it has begun")
     assert agent.starts()[-1] == (f"{STREAM}#2", spare.pid)
@@ -55,12 +55,10 @@ def test_a_spare_becomes_the_driver_of_a_stream_that_died(agent: Home) -> None:
 
 
 def test_a_start_that_was_asked_for_leaves_the_spare(agent: Home) -> None:
-    """Neither a first start nor one after a stop takes it: it waits for those that nobody asked for."""
+    """It waits for the streams that nobody expected to fall."""
     spare = agent.wait_warm()
     assert agent.client.launch(STREAM, 1).how == "cold"
     agent.wait_begun()
-    agent.client.stop(STREAM, 1, 5)
-    assert agent.client.launch(STREAM, 2).how == "cold"
     assert spare.alive
 
 
@@ -69,11 +67,11 @@ def test_a_spare_that_is_not_warm_yet_is_better_than_none(agent: Home) -> None:
     agent.wait_warm()
     agent.mode("slow-spare")
     die(agent, 1)
-    assert agent.client.launch(STREAM, 2).how == "spare"
+    assert agent.client.launch(STREAM, 2, spare=True).how == "spare"
     agent.wait_until(lambda: len(agent.spares_begun()) == 2, "a second spare begins", AFTER_START_SECONDS + 10)
     os.kill(agent.newest().pid, signal.SIGKILL)
     agent.wait_until(agent.has_exited, "the driver is gone")
-    driver = agent.client.launch(STREAM, 3)
+    driver = agent.client.launch(STREAM, 3, spare=True)
     assert (driver.how, driver.pid) == ("spare, not yet warm", agent.spares_begun()[-1])
     agent.wait_until(lambda: agent.newest().status_url, "it has begun")
 
@@ -83,7 +81,7 @@ def test_a_spare_killed_in_the_last_moment_costs_no_start(agent: Home) -> None:
     spare = agent.wait_warm()
     die(agent, 1)
     spare.send(signal.SIGKILL)
-    driver = agent.client.launch(STREAM, 2)
+    driver = agent.client.launch(STREAM, 2, spare=True)
     agent.wait_until(lambda: agent.newest().status_url or agent.has_exited(), "it has begun, or is known to have died")
     assert driver.how == "cold" or agent.has_exited()
 
@@ -93,7 +91,7 @@ def test_a_frozen_spare_is_not_handed_over(agent: Home) -> None:
     spare = agent.wait_warm()
     spare.send(signal.SIGSTOP)
     die(agent, 1)
-    assert agent.client.launch(STREAM, 2).how == "cold"
+    assert agent.client.launch(STREAM, 2, spare=True).how == "cold"
     agent.wait_until(lambda: not spare.alive, "the frozen spare is ended")
 
 
@@ -101,7 +99,7 @@ def test_spares_end_with_their_agent_and_drivers_do_not(agent: Home) -> None:
     """After kill -9 of the agent, its spare is gone, a driver that was one lives on and is adopted, and a new spare is started."""
     promoted = agent.wait_warm()
     die(agent, 1)
-    agent.client.launch(STREAM, 2)
+    agent.client.launch(STREAM, 2, spare=True)
     agent.wait_until(lambda: agent.newest().status_url, "it has begun")
     agent.wait_until(lambda: len(agent.spares_begun()) == 2, "a second spare begins", AFTER_START_SECONDS + 10)
     spare = agent.wait_warm()
@@ -133,7 +131,7 @@ def test_spares_that_fail_are_tried_ever_more_rarely(home: Home) -> None:
     home.wait_until(lambda: home.spares_begun(), "a spare begins")
     die(home, 1)
     home.mode("")
-    assert home.client.launch(STREAM, 2).how == "cold"
+    assert home.client.launch(STREAM, 2, spare=True).how == "cold"
     home.wait_begun(2)
     assert len(home.spares_begun()) == 1
 

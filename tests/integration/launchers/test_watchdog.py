@@ -22,7 +22,7 @@ from k2.processes import ProcessId
 from k2.registry.observed import Action, Decision, DriverState, Verdict
 from k2.registry.runtime import Runtime
 from k2.state import database, incidents, streams, watchers
-from k2.supervision import judge
+from k2.supervision import judge, policy
 
 STREAM = "bronze_binance"
 Home = Any
@@ -109,7 +109,7 @@ def watched(own_database: Runtime, agent: Home, monkeypatch: pytest.MonkeyPatch)
     database.register(own_database, own_database.platform)
     with database.connect(own_database, "admin") as admin:
         admin.execute("TRUNCATE k2.launches, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
-        admin.execute("UPDATE k2.streams SET desired = 'running', generation = 1, fence = 0, forgiven_fence = 0")
+        admin.execute("UPDATE k2.streams SET desired = 'running', generation = 1, fence = 0, forgiven_fence = 0, known_query_id = NULL, known_batch = NULL")
         for name, spec in own_database.platform.streams.items():
             if spec.reads:
                 admin.execute("INSERT INTO iceberg_tables VALUES ('k2', 'market_data', %s, %s, NULL, 'TABLE')", (spec.reads, f"file:/{name}"))
@@ -157,6 +157,7 @@ def test_a_killed_driver_comes_back(watched: Watched) -> None:
     assert list(done) == [STREAM] and done[STREAM].fence == 2
     watched.home.wait_begun(len(watched.names) + 1)
     assert watched.pid() != old
+    Ends.end = 1
     assert watched.look()[STREAM].verdict is Verdict.STARTING
     assert watched.incidents()[0]["resolved_at"] is None
     watched.commit(STREAM, 1)
@@ -184,8 +185,9 @@ def test_an_urgent_look_waits_for_no_broker(watched: Watched, monkeypatch: pytes
     assert watchdog.urgent(watched.runtime) == []
 
 
-def test_a_second_death_waits_and_is_forgiven_later(watched: Watched) -> None:
+def test_a_second_death_waits_and_is_forgiven_later(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first start after a death is immediate, the second waits for its backoff; commits and minutes forgive."""
+    monkeypatch.setattr(policy, "backoff", lambda _, deaths: timedelta(minutes=deaths - 1))
     watched.up()
     watched.kill()
     watched.watch()
@@ -274,14 +276,59 @@ def test_a_start_that_broke_off_after_the_intent_is_finished(watched: Watched, m
 
 
 def test_a_start_that_broke_off_after_the_launch_is_only_recorded(watched: Watched) -> None:
-    """The agent has the driver, the ledger does not know: the look records it and nothing is started."""
+    """The agent has the driver, the ledger does not know: the look records it, the old driver is ended, and nothing is started."""
     watched.up()
+    old = watched.pid()
     with database.connect(watched.runtime, "control") as connection:
         fence = streams.raise_fence(connection, STREAM, seen=1, generation=1, reason="test", last_commit_at=None, detected_at=None)
     watched.home.client.launch(STREAM, fence)
-    assert watched.look()[STREAM].action is Action.NONE
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action) == (Verdict.SPLIT_BRAIN, Action.END_OLDER)
     assert watched.ledger()[-1]["launched_at"] is not None
+    assert watched.watch()[STREAM].ok and ProcessId.of(old) is None
     assert watched.watch() == {}
+    assert [row["fence"] for row in watched.ledger()] == [1, 2]
+
+
+def test_a_driver_without_signs_of_life_is_replaced(watched: Watched) -> None:
+    """Suspected at once, restarted when that has lasted, under a new fence, counted like a death, told, and resolved."""
+    watched.up()
+    old = watched.pid()
+    watched.home.mode("quiet")
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action) == (Verdict.SUSPECT_DRIVER, Action.WAIT)
+    assert watched.incidents() == []
+    with database.connect(watched.runtime, "admin") as admin:
+        admin.execute("UPDATE k2.verdicts SET since = since - interval '1 minute' WHERE stream = %s", (STREAM,))
+    done = watched.watch()
+    assert list(done) == [STREAM] and (done[STREAM].ok, done[STREAM].fence) == (True, 2)
+    assert ProcessId.of(old) is None
+    watched.home.mode("")
+    hung, alive = watched.ledger()
+    assert (hung["end_reason"], alive["detected_at"] < alive["intent_at"]) == ("hung", True)
+    (incident,) = watched.incidents()
+    assert incident["severity"] == "page" and incident["detail"].startswith("SUSPECT_DRIVER")
+    watched.home.wait_until(lambda: watched.look()[STREAM].verdict is Verdict.IDLE, "its successor is well")
+    assert watched.incidents()[0]["resolved_at"] is not None
+    with database.connect(watched.runtime, "control") as connection:
+        assert streams.wanted(connection, STREAM).deaths == 1
+
+
+def test_a_checkpoint_that_lost_its_identity_is_never_started(watched: Watched) -> None:
+    """After a death, by an urgent look or a full one, the stream is held and paged; adopting it goes on from there."""
+    watched.up()
+    (watched.runtime.checkpoint(STREAM) / "metadata").write_text('{"id":"another"}')
+    watched.kill()
+    held = watchdog.act(watched.runtime, [found.decision for found in watchdog.urgent(watched.runtime)])
+    assert [(done.ok, done.detail.startswith("held: its checkpoint belongs to query another")) for done in held] == [(True, True)]
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action) == (Verdict.REWIND, Action.NONE)
+    assert any("lost its place" in incident["title"] or "died" in incident["title"] for incident in watched.incidents())
+    watched.want("running")
+    assert watched.watch() == {}, "a plain start does not override it"
+    with database.connect(watched.runtime, "control") as connection:
+        streams.forget_checkpoint(connection, STREAM)
+    assert watched.watch()[STREAM].fence == 2
 
 
 def test_a_driver_frozen_inside_its_commit_is_ended_first(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

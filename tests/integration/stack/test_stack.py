@@ -151,10 +151,10 @@ def test_roles_are_separate(base_stack: Runtime) -> None:
     """Only the administrator is a superuser, Airflow sees its own database alone, and a reader cannot write."""
     with psycopg.connect(**base_stack.conninfo("admin")) as connection:  # type: ignore[arg-type]
         roles = dict(connection.execute("SELECT rolname, rolsuper FROM pg_roles WHERE rolname LIKE 'k2\\_%'").fetchall())
-    assert roles == {"k2_admin": True, "k2_airflow": False, "k2_control": False, "k2_writer": False, "k2_reader": False}
+    assert roles == {"k2_admin": True, "k2_airflow": False, "k2_control": False, "k2_writer": False, "k2_reader": False, "k2_spare": False}
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         psycopg.connect(**base_stack.conninfo("airflow"))  # type: ignore[arg-type]
-    for role in ("reader", "writer", "control"):
+    for role in ("reader", "writer", "control", "spare"):
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
             psycopg.connect(**(base_stack.conninfo(role) | {"dbname": "airflow"}))  # type: ignore[arg-type]
     with psycopg.connect(**base_stack.conninfo("reader")) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2.checkpoints import reader
@@ -31,6 +31,7 @@ def write(folder: Path, batches: int, *, committed: int | None = None, source=ka
     for batch in range(batches):
         (folder / "offsets" / str(batch)).write_text(f"v1\n{META}\n{source(batch)}")
         (folder / "offsets" / f".{batch}.crc").write_bytes(b"crc")
+        os.utime(folder / "offsets" / str(batch), (T0 + batch - 1, T0 + batch - 1))
         if batch < (batches if committed is None else committed):
             (folder / "commits" / str(batch)).write_text('v1\n{"nextBatchWatermarkMs":0}')
             (folder / "commits" / f".{batch}.crc").write_bytes(b"crc")
@@ -47,7 +48,9 @@ def test_tail_of_a_kafka_query(tmp_path: Path) -> None:
         last_commit_batch=10,
         last_commit_at=datetime.fromtimestamp(T0 + 10, UTC),
         committed={"market.crypto.trades.binance.raw": {"0": 10, "1": 11}},
+        last_offset_at=datetime.fromtimestamp(T0 + 10, UTC),
     )
+    assert found.in_flight
 
 
 def test_tail_of_an_iceberg_query(tmp_path: Path) -> None:
@@ -182,6 +185,7 @@ def test_first_commit_after(tmp_path: Path) -> None:
     assert first_commit_after(tmp_path / "absent", at(0)) is None
 
 
+@settings(deadline=None)  # it writes files
 @given(st.binary(max_size=200), st.sampled_from(["metadata", "offsets/1", "commits/1"]))
 def test_no_content_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str) -> None:
     """Any bytes in any file end in an answer or in CheckpointUnreadable."""

@@ -25,7 +25,9 @@ from k2.registry.observed import (
     Wanted,
 )
 from k2.registry.platform import Restart, Stream, load_platform
-from k2.supervision.judge import INTENT_GRACE, READING_LIMIT, judge
+from k2.supervision.conclude import READING_LIMIT
+from k2.supervision.edges import HUNG
+from k2.supervision.judge import INTENT_GRACE, judge
 from k2.supervision.policy import jitter
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -204,15 +206,31 @@ def test_a_stop_through_the_agent_is_no_death() -> None:
 
 
 def test_starting_until_the_first_commit() -> None:
-    """A driver without a commit is starting; past the time that a start may take, it says so and what it waits for."""
+    """A driver without a commit is starting, and says what it waits for."""
     wanted = replace(WANTED, first_commit_at=None, first_commit_batch=None)
-    found = decide(wanted=wanted, status=SILENT)
+    assert verdict(wanted=wanted, status=SILENT) == (Verdict.STARTING, Action.NONE)
+    found = decide(wanted=wanted, status=replace(STATUS, phase="waiting", waits_for="schema_registry"))
     assert (found.verdict, found.action) == (Verdict.STARTING, Action.NONE)
-    assert "may take" not in found.because
-    waiting = replace(STATUS, phase="waiting", waits_for="schema_registry")
-    slow = decide(wanted=wanted, driver=replace(DRIVER, started_at=ago(181)), status=waiting)
-    assert (slow.verdict, slow.action) == (Verdict.STARTING, Action.NONE)
-    assert "waits for schema_registry" in slow.because and "more than the 180 s" in slow.because
+    assert "waits for schema_registry" in found.because
+
+
+def test_a_checkpoint_that_is_another_one_is_held() -> None:
+    """Another identity, or an end before what was committed: stopped if it runs, never started, whoever asks."""
+    known = replace(WANTED, known_query_id="q", known_batch=9)
+    assert verdict(wanted=known) == (Verdict.IDLE, Action.NONE)
+    for checkpoint in (replace(CHECKPOINT, query_id="r"), replace(CHECKPOINT, last_commit_batch=8), Checkpoint(None, None, None, None, None)):
+        assert verdict(wanted=known, checkpoint=checkpoint) == (Verdict.REWIND, Action.STOP)
+        assert verdict(wanted=known, checkpoint=checkpoint, driver=DIED) == (Verdict.REWIND, Action.NONE)
+        assert verdict(wanted=replace(known, generation=3), checkpoint=checkpoint, driver=DIED) == (Verdict.REWIND, Action.NONE)
+    older = Reading(ago(5), replace(CHECKPOINT, last_commit_batch=8))
+    assert verdict(wanted=Reading(ago(1), known), driver=Reading(ago(0), DRIVER), checkpoint=older)[0] is not Verdict.REWIND, "it was read before"
+
+
+def test_two_drivers_of_one_stream() -> None:
+    """The lower fence is killed, and the one that holds the stream goes on."""
+    found = decide(others=(replace(DRIVER, fence=4),))
+    assert (found.verdict, found.action, found.fence) == (Verdict.SPLIT_BRAIN, Action.END_OLDER, 5)
+    assert verdict(others=(replace(DIED, fence=4),)) == (Verdict.IDLE, Action.NONE)
 
 
 def test_a_restart_with_nothing_to_commit_is_idle() -> None:
@@ -268,13 +286,40 @@ observations = st.builds(
             ended_at=moments,
             deaths=st.integers(0, 20),
             last_death_at=moments,
+            verdict=st.none() | st.sampled_from([str(verdict) for verdict in Verdict]),
+            verdict_since=moments,
+            known_query_id=st.sampled_from([None, "q", "r"]),
+            known_batch=st.none() | small,
         )
     ),
     driver=readings(drivers),
-    status=readings(st.builds(replace, st.just(STATUS), phase=st.sampled_from(["running", "starting"]), fence=small, last_event_at=moments)),
-    checkpoint=readings(st.sampled_from([CHECKPOINT, Checkpoint(None, None, None, None, None), Checkpoint("q", 0, None, None, None)])),
+    status=readings(
+        st.builds(
+            replace,
+            st.just(STATUS),
+            phase=st.sampled_from(["running", "starting"]),
+            fence=small,
+            last_event_at=moments,
+            message=st.sampled_from(["ended", "Waiting for next trigger", "Processing new data"]),
+            waits_for=st.sampled_from([None, "catalog", "schema_registry"]),
+            slowest_batch_seconds=st.none() | st.floats(0, 100),
+            active_tasks=st.none() | small,
+            tasks_at=moments,
+        )
+    ),
+    checkpoint=readings(
+        st.sampled_from(
+            [
+                CHECKPOINT,
+                Checkpoint(None, None, None, None, None),
+                Checkpoint("q", 0, None, None, None, ago(1000)),
+                replace(CHECKPOINT, last_offset_batch=10, last_offset_at=ago(1000)),
+            ]
+        )
+    ),
     head=readings(st.builds(Head, position=st.sampled_from([{}, HEAD.position]), lag_rows=st.none() | small, lag_seconds=st.none() | st.floats(0, 100))),
     others=st.lists(drivers, max_size=2).map(tuple),
+    registry=st.none() | readings(st.just(True)),
 )
 
 
@@ -292,12 +337,15 @@ def test_every_combination_is_safe(observation: Observation) -> None:
     if wanted.value.desired == "stopped":
         assert found.action in (Action.NONE, Action.STOP), "a stopped stream is never started"
     else:
-        assert found.action is not Action.STOP and found.verdict is not Verdict.STOPPED, "a wanted stream is never stopped"
+        assert found.verdict is not Verdict.STOPPED
+        assert found.action is not Action.STOP or found.verdict is Verdict.REWIND, "a wanted stream is stopped for one reason only"
     if found.verdict in (Verdict.IDLE, Verdict.PROGRESSING):
         assert found.action is Action.NONE, "a healthy stream is never restarted"
         assert driver.value.state is DriverState.RUNNING and driver.value.fence == wanted.value.fence
-    if driver.value.state is DriverState.RUNNING and driver.value.fence == wanted.value.fence:
-        assert found.action is not Action.START, "the current driver is never started over while it runs"
+    if driver.value.state is DriverState.RUNNING and driver.value.fence == wanted.value.fence and found.action is Action.START:
+        assert found.verdict in HUNG, "the current driver is started over for one reason only"
+    if found.verdict is Verdict.REWIND:
+        assert found.action in (Action.NONE, Action.STOP), "never started by itself"
     if found.verdict is Verdict.DEAD:
         assert found.detected_at == NOW
     if found.action is not Action.NONE:

@@ -1,6 +1,7 @@
 """Run one benchmark and print its figures; a ratio is ours / rival, so smaller is better.
 
 parse   how long each DAG file takes to import, against a file with one empty DAG
+heal    how long a stream whose JVM was killed takes to its next commit, against a restart loop around spark-submit
 """
 
 from __future__ import annotations
@@ -11,16 +12,24 @@ from pathlib import Path
 
 from k2.stack.errors import K2Error
 
-BENCHMARKS = ("parse",)
+BENCHMARKS = ("parse", "heal")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=BENCHMARKS, help="which benchmark")
+    parser.add_argument("--rounds", type=_rounds, metavar="N", help="how many times everything is measured (default: the benchmark's own number)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE instead of printing a table")
 
 
+def _rounds(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{value} is not between 1 and 1000")
+    return value
+
+
 def run(args: argparse.Namespace) -> int:
-    report = importlib.import_module(f"k2.bench.{args.name}").run()
+    report = importlib.import_module(f"k2.bench.{args.name}").run(**({} if args.rounds is None else {"rounds": args.rounds}))
     if args.json is None:
         print(report.table())
         return 0

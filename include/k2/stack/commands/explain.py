@@ -1,0 +1,79 @@
+"""Show what the watchdog sees of a stream now, and how its verdict follows from it. Looks only, and changes nothing.
+
+Exit code 0 for a stream that is well or stopped on request, 1 for any other, also when something cannot be known.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from k2.registry.observed import Decision, Observation, Reading
+
+READINGS = {
+    "wanted": "what is wanted",
+    "driver": "the driver, by the host agent",
+    "status": "the driver's own word",
+    "checkpoint": "the checkpoint",
+    "head": "the head of the source",
+    "registry": "the schema registry",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("stream", metavar="STREAM", help="a stream of platform.yaml, such as bronze_binance")
+
+
+def run(args: argparse.Namespace) -> int:
+    from k2.probes.observer import observe
+    from k2.stack.errors import K2Error
+    from k2.stack.home import Home
+    from k2.stack.progress import console
+    from k2.supervision.edges import CALM
+    from k2.watchdog import examine
+
+    home = Home.at()
+    runtime = home.runtime()
+    if runtime is None:
+        raise K2Error(f"the platform of {home.path} was never started: start it with ./k2 up")
+    if args.stream not in runtime.platform.streams:
+        raise K2Error(f"stream {args.stream!r} is not declared: use one of {', '.join(runtime.platform.streams)}")
+    now = datetime.now(UTC)
+    found = examine(runtime, observe(runtime, args.stream), now)
+    console().print(render(found.observation, found.decision, now))
+    return 0 if found.decision.verdict in CALM else 1
+
+
+def render(observation: Observation, decision: Decision, now: datetime) -> Group:
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("Source", "Age", "Reading", box=None, header_style="bold", pad_edge=False)
+    for name, source in READINGS.items():
+        reading: Reading[Any] | None = getattr(observation, name)
+        if reading is None:
+            continue
+        age = f"{(now - reading.at).total_seconds():.1f} s"
+        table.add_row(source, age, escape(_words(reading.value, now)) if reading.known else f"[red]could not be read: {escape(str(reading.error))}[/]")
+    for driver in observation.others:
+        table.add_row("an older driver", "", escape(_words(driver, now)))
+    action = f"{decision.action}" + (f", not before {decision.not_before:%H:%M:%S} UTC" if decision.not_before else "")
+    return Group(f"[bold]{observation.stream}[/] is [bold]{decision.verdict}[/]: {escape(decision.because)}", f"What follows: {action}", "", table)
+
+
+def _words(value: Any, now: datetime) -> str:
+    """The fields of a reading that hold something, moments as their age."""
+    if value is True:
+        return "answers"
+    said = {}
+    for name, field in asdict(value).items():
+        if field in (None, "", False):
+            continue
+        said[name] = f"{(now - field).total_seconds():.0f} s ago" if isinstance(field, datetime) else field
+    return ", ".join(f"{name} {field}" for name, field in said.items())
