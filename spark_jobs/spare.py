@@ -70,7 +70,7 @@ def main() -> None:
     except (ConfigError, RuntimeMissing, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         sys.exit(ExitCode.CONFIG)
-    folder = runtime.spare_dir(name)
+    folder = runtime.spares / name
     exit_ = Exit(folder)
     spark = start_session(
         application=f"spare {name}",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from k2.launchers.records import read_all
 from k2.processes import ProcessId, family
@@ -57,9 +58,12 @@ def kill_driver(runtime: Runtime, stream: str) -> Kill | None:
 
 def recoveries(runtime: Runtime, kills: Iterable[Kill]) -> list[Recovery]:
     """How far each killed stream has come back, by the ledger. A successor that died too is part of the way."""
-    kills = list(kills)
     with connect(runtime, "reader") as connection:
-        rows = launches(connection)
+        return follow(list(kills), launches(connection))
+
+
+def follow(kills: Sequence[Kill], rows: Sequence[Mapping[str, Any]]) -> list[Recovery]:
+    """The same, from the ledger's rows in their order."""
     result = []
     for kill in kills:
         next_kill = min((other.fence for other in kills if other.stream == kill.stream and other.fence > kill.fence), default=math.inf)

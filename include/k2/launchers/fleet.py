@@ -224,6 +224,7 @@ class Fleet:
                 return spare.become(record.stream, record.fence, path)
             except OSError as error:
                 log.warning("spare %s died when it was needed: %s", spare.name, error)
+                self.spares.discard(spare)
                 record.how, record.spare = "cold", None
         return sessions.begin(self._command(record.stream, record.fence), self.runtime.tree, path)
 
@@ -261,7 +262,7 @@ class Fleet:
         records.write(self.runtime, record)
         log.info("%s ended: %s %s", record.tag, record.exit_code, record.exit_message)
         if record.spare:
-            shutil.rmtree(self.runtime.spare_dir(record.spare), ignore_errors=True)
+            shutil.rmtree(self.runtime.spares / record.spare, ignore_errors=True)
         tracked.child = None
         tracked.gone.set()
         self._touch()

@@ -102,13 +102,13 @@ class Spares:
 
     def clear(self, used: set[str]) -> None:
         """Remove what earlier spares left behind, but for those that drivers have become."""
-        for folder in self.runtime.spare_dir("x").parent.glob("*"):
+        for folder in self.runtime.spares.glob("*"):
             if folder.name not in used:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self) -> None:
         name = f"{time.time_ns() // 1_000_000:x}"
-        folder = self.runtime.spare_dir(name)
+        folder = self.runtime.spares / name
         folder.mkdir(mode=0o700, parents=True)
         logs = self.runtime.logs / "drivers" / "spares"
         ours, theirs = socket.socketpair()
@@ -152,26 +152,30 @@ class Spares:
 
     def _end(self, spare: Spare) -> None:
         self._forget(spare)
+        self.discard(spare)
+
+    def discard(self, spare: Spare) -> None:
+        """End a spare that is no longer in the pool, and remove what it leaves."""
         spare.line.close()
         if spare.process:
             sessions.kill(spare.process)
         spare.child.wait()
-        shutil.rmtree(self.runtime.spare_dir(spare.name), ignore_errors=True)
+        shutil.rmtree(self.runtime.spares / spare.name, ignore_errors=True)
 
     def _forget(self, spare: Spare) -> None:
         self._pool.remove(spare)
         asyncio.get_running_loop().remove_reader(spare.line)
-        (self.runtime.spare_dir(spare.name) / RECORD).unlink(missing_ok=True)
+        (self.runtime.spares / spare.name / RECORD).unlink(missing_ok=True)
 
     def _record(self, spare: Spare) -> None:
         if spare.process:
-            (self.runtime.spare_dir(spare.name) / RECORD).write_text(json.dumps({**spare.process.as_dict(), "warm": spare.warm}))
+            (self.runtime.spares / spare.name / RECORD).write_text(json.dumps({**spare.process.as_dict(), "warm": spare.warm}))
 
 
 def read_spares(runtime: Runtime) -> dict[str, tuple[ProcessId, bool]]:
     """The living spares by name, and whether each is warm."""
     found = {}
-    for path in sorted(runtime.spare_dir("x").parent.glob(f"*/{RECORD}")):
+    for path in sorted(runtime.spares.glob(f"*/{RECORD}")):
         try:
             facts = json.loads(path.read_text())
             process = ProcessId(facts["pid"], facts["start"])

@@ -88,9 +88,10 @@ class Runtime(BaseModel):
         """Where one driver and the host agent tell each other about it: ready.json, exit.json, record.json."""
         return self.run / "drivers" / f"{stream}#{fence}"
 
-    def spare_dir(self, name: str) -> Path:
-        """What a spare needs and may lose: its rehearsal, its JVM's temporary files, spare.json of the host agent."""
-        return self.run / "spares" / name
+    @property
+    def spares(self) -> Path:
+        """A folder for each spare: what it needs and may lose, its rehearsal, its JVM's temporary files, spare.json of the host agent."""
+        return self.run / "spares"
 
     def checkpoint(self, stream: str) -> Path:
         return self.checkpoints / self.platform.streams[stream].checkpoint

@@ -27,7 +27,7 @@ class Spare:
 
     def __init__(self, lab: Lab, name: str) -> None:
         self.lab, self.name = lab, name
-        self.folder = lab.runtime.spare_dir(name)
+        self.folder = lab.runtime.spares / name
         self.folder.mkdir(parents=True)
         self.line, theirs = socket.socketpair()
         self.log = self.folder.with_suffix(".log")
