@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from k2.launchers.client import AgentClient
-from k2.processes import ProcessId
+from k2.processes import ProcessId, family
 from k2.registry.observed import DriverState
 from k2.registry.runtime import Runtime
 from k2.state import incidents, streams
@@ -66,6 +66,27 @@ def test_a_killed_driver_comes_back_and_people_are_told(platform_stack: Runtime,
         (launch,) = [row for row in streams.launches(connection, stream) if row["fence"] == before]
         assert incidents.open_incidents(connection) == [] or all(i["key"] != f"stream:{stream}" for i in incidents.open_incidents(connection))
     assert (launch["end_reason"], launch["exit_code"]) == ("died", -signal.SIGKILL)
+
+
+def test_a_frozen_driver_is_replaced(platform_stack: Runtime, slack: Messages) -> None:
+    """SIGSTOP to Python and JVM: found by what does not move, restarted under a higher fence, told; the thawed one is gone."""
+    stream = "bronze_binance"
+    before = wait_for("driver", lambda: committing(platform_stack, stream), UP)
+    told = len(slack())
+    with AgentClient(platform_stack) as agent:
+        driver = agent.drivers()[stream][0]
+    assert driver.pid is not None
+    leader = ProcessId.of(driver.pid)
+    assert leader is not None
+    for process in family([leader]):
+        process.send(signal.SIGSTOP)
+    wait_for("commit under a higher fence", lambda: committing(platform_stack, stream, above=before), UP)
+    assert not leader.alive
+    with connect(platform_stack, "reader") as connection:
+        frozen, successor = [row for row in streams.launches(connection, stream) if row["fence"] in (before, before + 1)]
+    assert frozen["end_reason"] == "hung"
+    assert "does not answer" in successor["reason"] or "frozen" in successor["reason"], successor["reason"]
+    wait_for("message", lambda: next((m for m in slack()[told:] if f"Stream {stream} hangs" in m["text"]), None), 90)
 
 
 def test_control_refuses_an_empty_reason(ui: Airflow) -> None:
