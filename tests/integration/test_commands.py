@@ -37,7 +37,6 @@ ELSEWHERE = {
     "logs NAME": "logs airflow_scheduler -n 50",
     "demo --kills 20 --exit": "too long for every day: tests/integration/test_demo.py, with --full",
     "bench heal": "an hour with the whole platform to itself: run by hand, its figures are in decision 0007",
-    "bench heal --rounds 3": "the same in ten minutes",
     "demo --replay DIR": "tests/integration/test_demo.py, with --full",
 }
 """Commands that need no run of their own here, and what runs them."""
