@@ -2,9 +2,10 @@
 # streams_watch
 
 ## What it does
-Looks at every stream, decides what must be done, does it, and ends. A stream that is wanted and whose driver is gone gets a
-new driver under a higher fence; one that nobody wants is drained and stopped; one that is merely idle is left alone; one
-that cannot be judged is held. This is the only DAG that starts or stops a stream.
+Looks at every stream, decides what must be done, does it, and ends. A stream that is wanted and whose driver is gone, or
+lives and does not move, gets a new driver under a higher fence; one that nobody wants is drained and stopped; one that is
+merely idle is left alone; one that cannot be judged, or whose checkpoint is not the one that it was, is held. This is the
+only DAG that starts or stops a stream. `./k2 explain STREAM` shows what it sees.
 
 * `watch` observes afresh, decides and acts. Its log is a table: what it saw of each stream, what it concluded, what it did.
 * `tell` sends new and ended incidents to Slack. It is skipped when there is nothing to tell.

@@ -22,6 +22,7 @@ from pathlib import Path
 from k2.bench.report import Figure, Report, machine
 
 DAGS = Path(__file__).resolve().parents[3] / "dags"
+EMPTY = Path(__file__).resolve().parents[1] / "airflow" / "empty_dag.py"
 SAMPLES = 15
 TIMEOUT_SECONDS = 120
 RIVAL = "a file with one empty DAG"
@@ -59,13 +60,6 @@ turns = [{file: sample(file) for file in files} for _ in range(samples)]  # in t
 print(json.dumps({file: [turn[file] for turn in turns] for file in files}))
 """
 
-EMPTY = """
-from datetime import UTC, datetime
-from airflow.sdk import DAG
-with DAG("empty", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
-    pass
-"""
-
 
 def dag_files(folder: Path = DAGS) -> list[Path]:
     return sorted(folder.glob("*.py"))
@@ -89,9 +83,7 @@ def run(rounds: int = SAMPLES, files: Sequence[Path] | None = None) -> Report:
     """Measure every DAG file."""
     files = dag_files() if files is None else files
     with tempfile.TemporaryDirectory(prefix="k2-bench-") as folder:
-        empty = Path(folder) / "empty_dag.py"
-        empty.write_text(EMPTY)
-        as_airflow, bare = (_figures(measure([*files, empty], Path(folder), rounds, before), empty) for before in (AS_AIRFLOW, BARE))
+        as_airflow, bare = (_figures(measure([*files, EMPTY], Path(folder), rounds, before), EMPTY) for before in (AS_AIRFLOW, BARE))
     named = replace(_slowest(as_airflow), what="slowest dag file")
     after_bare = replace(_slowest(bare), what=f"slowest dag file after a bare import {BARE}")
     return Report("parse", machine(), (named, after_bare, *as_airflow))

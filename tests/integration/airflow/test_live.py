@@ -27,6 +27,16 @@ def committing(runtime: Runtime, stream: str, *, above: int = 0) -> int | None:
     return now.fence if now.first_commit_at is not None and now.ended_at is None and now.fence > above else None
 
 
+def driver_of(runtime: Runtime, stream: str) -> ProcessId:
+    """The process of the stream's driver, which must run."""
+    with AgentClient(runtime) as agent:
+        driver = agent.drivers()[stream][0]
+    assert driver.state is DriverState.RUNNING and driver.pid is not None
+    process = ProcessId.of(driver.pid)
+    assert process is not None
+    return process
+
+
 def test_no_import_errors_and_nothing_paused(ui: Airflow) -> None:
     """Every DAG is parsed and runs from the first moment; the plugin is loaded."""
     assert ui.get("importErrors")["total_entries"] == 0
@@ -48,12 +58,7 @@ def test_a_killed_driver_comes_back_and_people_are_told(platform_stack: Runtime,
     stream = "bronze_kraken"
     before = wait_for("driver", lambda: committing(platform_stack, stream), UP)
     told = len(slack())
-    with AgentClient(platform_stack) as agent:
-        driver = agent.drivers()[stream][0]
-    assert driver.state is DriverState.RUNNING and driver.pid is not None
-    process = ProcessId.of(driver.pid)
-    assert process is not None
-    process.send(signal.SIGKILL)
+    driver_of(platform_stack, stream).send(signal.SIGKILL)
     wait_for("commit under a higher fence", lambda: committing(platform_stack, stream, above=before), UP)
 
     def resolved() -> dict[str, Any] | None:
@@ -73,11 +78,7 @@ def test_a_frozen_driver_is_replaced(platform_stack: Runtime, slack: Messages) -
     stream = "bronze_binance"
     before = wait_for("driver", lambda: committing(platform_stack, stream), UP)
     told = len(slack())
-    with AgentClient(platform_stack) as agent:
-        driver = agent.drivers()[stream][0]
-    assert driver.pid is not None
-    leader = ProcessId.of(driver.pid)
-    assert leader is not None
+    leader = driver_of(platform_stack, stream)
     for process in family([leader]):
         process.send(signal.SIGSTOP)
     wait_for("commit under a higher fence", lambda: committing(platform_stack, stream, above=before), UP)
