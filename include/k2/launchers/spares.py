@@ -26,7 +26,7 @@ from k2.registry.runtime import Runtime
 log = logging.getLogger(__name__)
 
 RECORD = "spare.json"
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 2.0
 AFTER_START_SECONDS = 10.0
 """A new spare leaves the processor to a driver that has just been started."""
 FAILURE_SECONDS, FAILURE_CAP_SECONDS = 5.0, 300.0
