@@ -11,15 +11,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 
 from k2 import watchdog
-from k2.launchers.client import AgentUnavailable
 from k2.probes.driver import Drivers
 from k2.probes.observer import Progress, Quick
-from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Head, Observation, QueryStatus, Reading, Verdict, Wanted
+from k2.registry.observed import Action, Checkpoint, Driver, DriverState, Head, QueryStatus, Reading, Verdict, Wanted
 from k2.registry.platform import load_platform
 from k2.state.database import StateUnavailable
+from k2.watchdog import poll as poll_module
 
 A, B = "bronze_binance", "bronze_kraken"
 LAUNCHED = datetime.now(UTC) - timedelta(minutes=5)
@@ -104,8 +105,8 @@ class AtOnce(Executor):
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-    monkeypatch.setattr(watchdog, "record", lambda world, runtime, looks, at: world.written.append({f.decision.stream: f.decision.verdict for f in looks}))
-    monkeypatch.setattr(watchdog.watchers, "looked", lambda world, who, detail: world.written.append((who, detail)))
+    monkeypatch.setattr(poll_module, "record", lambda world, runtime, looks, at: world.written.append({f.decision.stream: f.decision.verdict for f in looks}))
+    monkeypatch.setattr(poll_module.watchers, "looked", lambda world, who, detail: world.written.append((who, detail)))
     return made
 
 
@@ -170,7 +171,7 @@ def test_silent_sources_are_named_and_report_nothing(poll: watchdog.Poll, world:
     assert world.written[-1] == ("poll", "")
 
 
-@pytest.mark.parametrize("error", [StateUnavailable("no answer"), watchdog.psycopg.errors.InsufficientPrivilege("denied")])
+@pytest.mark.parametrize("error", [StateUnavailable("no answer"), psycopg.errors.InsufficientPrivilege("denied")])
 def test_a_poll_that_cannot_write_goes_on(poll: watchdog.Poll, world: World, error: Exception) -> None:
     """When nothing can be recorded a death is reported all the same."""
     world.away = error
@@ -198,50 +199,3 @@ def test_a_first_commit_is_found_in_the_checkpoint(poll: watchdog.Poll, world: W
     (tmp_path / A / "offsets" / "4").write_text('v1\n{}\n{"t":{"0":1}}')
     (tmp_path / A / "commits" / "4").write_text("v1\n{}")
     assert fire(poll) == [(A, Verdict.IDLE, Action.NONE)]
-
-
-def test_examine_tells_a_broken_checkpoint(tmp_path: Path) -> None:
-    """A checkpoint that breaks between two readings is a reading with an error."""
-    here = runtime(tmp_path)
-    young = replace(DRIVER, started_at=datetime.now(UTC) - timedelta(seconds=5))
-    (tmp_path / A).mkdir()
-    (tmp_path / A / "commits").write_text("a file where a folder belongs")
-    seen = Observation(A, datetime.now(UTC), now(replace(WANTED, first_commit_at=None)), now(young), silent("no"), now(CHECKPOINT), now(HEAD))
-    found = watchdog.examine(here, seen, datetime.now(UTC))
-    assert found.observation.checkpoint.error is not None and "Not a directory" in found.observation.checkpoint.error
-    assert found.decision.verdict is Verdict.STARTING and not found.first_commit_found
-
-
-def test_silences_are_told_once() -> None:
-    """One sentence per source and reason; a driver without a status is no silence."""
-    status = Reading[QueryStatus](LAUNCHED, error="no driver runs")
-    seen = [Observation(name, LAUNCHED, now(WANTED), silent("agent away"), status, now(CHECKPOINT), silent("kafka away")) for name in (A, B)]
-    assert watchdog.silences(seen) == "driver: agent away; head: kafka away"
-    down = Observation(A, LAUNCHED, now(WANTED), now(DEAD), status, silent("unreadable"), silent("no such table yet"))
-    assert watchdog.silences([down]) == "", "where nothing runs, nobody asked for its progress"
-
-
-def test_act_does_only_what_is_to_be_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Verdicts without an action open no connection; an error in one stream leaves the others done."""
-
-    class Agent:
-        def __init__(self, runtime: Any) -> None:
-            pass
-
-        def __enter__(self) -> Agent:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    def start(runtime: Any, agent: Any, stream: str, **_: Any) -> Any:
-        if stream == A:
-            raise AgentUnavailable("the agent is away")
-        return SimpleNamespace(fence=2, how="cold", adopted=False)
-
-    monkeypatch.setattr(watchdog, "AgentClient", Agent)
-    monkeypatch.setattr(watchdog, "start", start)
-    decisions = [Decision(A, Verdict.DEAD, Action.START, "-"), Decision(B, Verdict.DEAD, Action.START, "-"), Decision("c", Verdict.DEAD, Action.WAIT, "-")]
-    failed, done = watchdog.act(runtime(tmp_path), decisions)
-    assert (failed.stream, failed.ok, failed.detail) == (A, False, "AgentUnavailable: the agent is away")
-    assert (done.stream, done.ok, done.fence) == (B, True, 2)

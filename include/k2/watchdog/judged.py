@@ -1,0 +1,46 @@
+"""One observation judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from k2.checkpoints.reader import CheckpointUnreadable, first_commit_after, read_tail
+from k2.probes.reading import failed
+from k2.registry.observed import Decision, Observation, Reading, Verdict
+from k2.registry.runtime import Runtime
+from k2.supervision.judge import judge
+
+
+@dataclass(frozen=True)
+class Look:
+    """One stream at one moment. `observation.wanted` has the first commit that this look itself found."""
+
+    observation: Observation
+    decision: Decision
+    first_commit_found: bool = False
+
+
+def examine(runtime: Runtime, observation: Observation, now: datetime) -> Look:
+    """Judge one observation, having looked for the first commit that the database does not know of yet."""
+    wanted, driver = observation.wanted.value, observation.driver.value
+    found = False
+    if wanted is not None and driver is not None and wanted.first_commit_at is None and driver.fence == wanted.fence and driver.started_at is not None:
+        path = runtime.checkpoint(observation.stream)
+        try:
+            if first := first_commit_after(path, driver.started_at):
+                found = True
+                wanted = replace(wanted, first_commit_at=first[1], first_commit_batch=first[0])
+                observation = replace(observation, wanted=replace(observation.wanted, value=wanted), checkpoint=Reading(now, read_tail(path)))
+        except CheckpointUnreadable as error:
+            observation = replace(observation, checkpoint=failed(now, error))
+    platform = runtime.platform
+    return Look(observation, judge(platform.streams[observation.stream], observation, platform.restart, now), found)
+
+
+def dated(found: Look, known: dict[str, datetime]) -> Look:
+    """A death that an earlier look had seen, by stream in `known`, keeps the moment of that one."""
+    since, wanted = known.get(found.decision.stream), found.observation.wanted.value
+    if found.decision.verdict is not Verdict.DEAD or since is None or wanted is None or wanted.intent_at is None or since < wanted.intent_at:
+        return found
+    return replace(found, decision=replace(found.decision, detected_at=since))

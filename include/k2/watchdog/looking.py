@@ -1,0 +1,61 @@
+"""A look at the streams: every source read once, each stream judged, the verdicts recorded."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+from k2.probes import Observer
+from k2.probes.observer import Progress, compose
+from k2.probes.reading import failed
+from k2.registry.runtime import Runtime
+from k2.state import database, streams, watchers
+from k2.supervision.edges import ACTS
+from k2.watchdog.judged import Look, dated, examine
+from k2.watchdog.recording import record, silences
+
+log = logging.getLogger(__name__)
+
+
+def urgent(runtime: Runtime) -> list[Look]:
+    """The streams that need an action, recorded: judged by what is wanted and by their drivers alone.
+
+    No broker that is away and no frozen driver delays it, as either does a look at everything.
+    """
+    with Observer(runtime) as observer:
+        names = list(runtime.platform.streams)
+        at = datetime.now(UTC)
+        observations = compose(at, observer.quick(names), {name: not_read(at) for name in names})
+        now = datetime.now(UTC)
+        looks = [examine(runtime, observation, now) for observation in observations.values()]
+        return _recorded(observer, [found for found in looks if found.decision.action in ACTS], now)
+
+
+def look(runtime: Runtime) -> list[Look]:
+    """Observe every stream, judge it and record the verdict. A source that is silent makes verdicts unknown, it raises nothing."""
+    with Observer(runtime) as observer:
+        observations = observer.observe()
+        now = datetime.now(UTC)
+        looks = _recorded(observer, [examine(runtime, observation, now) for observation in observations.values()], now)
+        try:
+            observer.state.ask(lambda connection: watchers.looked(connection, "watchdog", silences(observations.values())))
+        except database.StateUnavailable as error:
+            log.error("the watchdog could not record that it lives: %s", error)
+    return looks
+
+
+def not_read(at: datetime) -> Progress:
+    """What is known of a query that was not asked for."""
+    unread = failed(at, LookupError("it was not read yet"))
+    return Progress(unread, unread, unread)
+
+
+def _recorded(observer: Observer, looks: list[Look], now: datetime) -> list[Look]:
+    """The looks, each death dated by whoever saw it first, after they were written down if that was possible."""
+    try:
+        known = observer.state.ask(streams.dead_since)
+        looks = [dated(found, known) for found in looks]
+        observer.state.ask(lambda connection: record(connection, observer.runtime, looks, now))
+    except database.StateUnavailable as error:
+        log.error("the verdicts could not be recorded: %s", error)
+    return looks

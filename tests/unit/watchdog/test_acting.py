@@ -1,0 +1,41 @@
+"""What is done about decisions, with the agent told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from k2.launchers.client import AgentUnavailable
+from k2.registry.observed import Action, Decision, Verdict
+from k2.watchdog import acting
+
+A, B = "bronze_binance", "bronze_kraken"
+
+
+def test_act_does_only_what_is_to_be_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Verdicts without an action open no connection; an error in one stream leaves the others done."""
+
+    class Agent:
+        def __init__(self, runtime: Any) -> None:
+            pass
+
+        def __enter__(self) -> Agent:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def start(runtime: Any, agent: Any, stream: str, **_: Any) -> Any:
+        if stream == A:
+            raise AgentUnavailable("the agent is away")
+        return SimpleNamespace(fence=2, how="cold", adopted=False)
+
+    monkeypatch.setattr(acting, "AgentClient", Agent)
+    monkeypatch.setattr(acting, "start", start)
+    decisions = [Decision(A, Verdict.DEAD, Action.START, "-"), Decision(B, Verdict.DEAD, Action.START, "-"), Decision("c", Verdict.DEAD, Action.WAIT, "-")]
+    failed, done = acting.act(SimpleNamespace(checkpoint=lambda stream: tmp_path / stream), decisions)
+    assert (failed.stream, failed.ok, failed.detail) == (A, False, "AgentUnavailable: the agent is away")
+    assert (done.stream, done.ok, done.fence) == (B, True, 2)
