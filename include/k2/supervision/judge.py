@@ -8,7 +8,7 @@ from functools import partial
 from k2.checkpoints.guard import rewound
 from k2.registry.observed import Action, Decision, Driver, DriverState, ExitCode, Observation, Verdict, Wanted
 from k2.registry.platform import Restart, Stream
-from k2.supervision.conclude import Conclude, unusable, usable
+from k2.supervision.conclude import Conclude, past, unusable, usable
 from k2.supervision.policy import start_not_before
 from k2.supervision.progress import judge_running
 
@@ -67,7 +67,7 @@ def _requested(conclude: Conclude, wanted: Wanted, driver: Driver) -> Decision:
 def _intended(conclude: Conclude, wanted: Wanted, now: datetime) -> Decision:
     """A start with the current fence was recorded, and the agent has no such driver."""
     assert wanted.intent_at is not None
-    ready = wanted.intent_at + INTENT_GRACE
+    ready = past(wanted.intent_at, now) + INTENT_GRACE
     if now < ready:
         return conclude(Verdict.STARTING, Action.WAIT, f"a start with fence {wanted.fence} is under way", not_before=ready)
     return conclude(Verdict.STARTING, Action.START, f"a start with fence {wanted.fence} was recorded and not finished")
@@ -81,7 +81,7 @@ def _dead(conclude: Conclude, observation: Observation, wanted: Wanted, driver: 
     how = _how_it_ended(driver) if mine and driver.state is DriverState.EXITED else f"the host agent knows no driver with fence {wanted.fence}"
     if mine and driver.exit_code == ExitCode.CONFIG:
         return death(Action.WAIT, f"{how}: starting again cannot help, correct it and ask for a start")
-    died_at = (driver.ended_at if mine else None) or wanted.ended_at or observation.driver.at
+    died_at = past((driver.ended_at if mine else None) or wanted.ended_at or observation.driver.at, now)
     deaths = wanted.deaths + (1 if wanted.ended_at is None else 0)
     not_before = start_not_before(restart, observation.stream, wanted.fence, deaths, died_at)
     if now < not_before:

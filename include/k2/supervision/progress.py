@@ -12,13 +12,15 @@ from datetime import datetime, timedelta
 
 from k2.registry.observed import Action, Checkpoint, Decision, Head, Observation, QueryStatus, Verdict, Wanted
 from k2.registry.platform import Restart, Stream
-from k2.supervision.conclude import Conclude, unusable, usable
+from k2.supervision.conclude import Conclude, past, unusable, usable
 from k2.supervision.policy import backoff
 
 IDLE_EVENT_SECONDS = 10
 """Spark says that a query is idle at the first trigger at least so long after the event before."""
 PATIENCE = timedelta(seconds=45)
 """No batch is called hung sooner, however short the trigger."""
+STANDS = timedelta(seconds=12)
+"""A hang is acted on when another reading, each ten seconds, has found it too: a clock that is set forward makes everything look old once."""
 
 
 def quiet_limit(spec: Stream) -> timedelta:
@@ -66,12 +68,13 @@ class _Restart:
     def __init__(self, conclude: Conclude, wanted: Wanted, restart: Restart, now: datetime) -> None:
         self._conclude, self._wanted, self._restart, self._now = conclude, wanted, restart, now
 
-    def __call__(self, verdict: Verdict, because: str, must_stand: timedelta = timedelta(0)) -> Decision:
+    def __call__(self, verdict: Verdict, because: str, must_stand: timedelta = STANDS) -> Decision:
         since = self._wanted.verdict_since if self._wanted.verdict == verdict and self._wanted.verdict_since else self._now
-        not_before = since + max(must_stand, backoff(self._restart, self._wanted.deaths + 1))
+        not_before = past(since, self._now) + max(must_stand, backoff(self._restart, self._wanted.deaths + 1))
+        detected_at = min(since, self._now)
         if self._now < not_before:
-            return self._conclude(verdict, Action.WAIT, because, not_before=not_before, detected_at=since)
-        return self._conclude(verdict, Action.START, because, detected_at=since)
+            return self._conclude(verdict, Action.WAIT, because, not_before=not_before, detected_at=detected_at)
+        return self._conclude(verdict, Action.START, because, detected_at=detected_at)
 
 
 def caught_up(checkpoint: Checkpoint, head: Head) -> bool:
@@ -123,7 +126,7 @@ def _idle(
         return again(Verdict.SUSPECT_DRIVER, f"nothing is left to commit, but its driver does not answer: {unusable(observation.status, now)}", limit)
     if status.last_event_at is None or now - status.last_event_at >= limit:
         quiet = "ever" if status.last_event_at is None else f"for {(now - status.last_event_at).total_seconds():.0f} s"
-        return again(Verdict.SUSPECT_DRIVER, f"nothing is left to commit, but its query has said nothing {quiet} ({status.message})", limit / 3)
+        return again(Verdict.SUSPECT_DRIVER, f"nothing is left to commit, but its query has said nothing {quiet} ({status.message})", limit / 3 + STANDS)
     return conclude(Verdict.IDLE, Action.NONE, f"everything that its source holds is committed, up to batch {checkpoint.last_commit_batch}")
 
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from k2 import watchdog
 from k2.launchers import records, sessions
 from k2.launchers.client import AgentClient, AgentUnavailable
 from k2.launchers.spares import read_spares
+from k2.probes import iceberg, kafka
 from k2.processes import ProcessId
-from k2.registry.observed import Driver, DriverState
+from k2.registry.observed import Decision, Driver, DriverState
 from k2.registry.platform import CONFIG_DIR
 from k2.registry.runtime import Runtime
+from k2.state import database, streams
 
 STREAM = "bronze_binance"
 INCLUDE = Path(__file__).resolve().parents[3] / "include"
@@ -214,3 +221,97 @@ def home() -> Iterator[Home]:
 def agent(home: Home) -> Home:
     home.start_agent()
     return home
+
+
+class Watched:
+    """A home with its agent and database, and what the tests do to its streams."""
+
+    def __init__(self, home: Home, runtime: Runtime) -> None:
+        self.home = home
+        self.runtime = runtime
+        self.names = list(runtime.platform.streams)
+        self.kafka = Ends
+
+    def look(self) -> dict[str, Decision]:
+        return {found.decision.stream: found.decision for found in watchdog.look(self.runtime)}
+
+    def watch(self) -> dict[str, watchdog.Done]:
+        """One run of the watchdog."""
+        return {done.stream: done for done in watchdog.act(self.runtime, self.look().values())}
+
+    def up(self) -> None:
+        """All streams started, and each with a first commit that the ledger knows."""
+        self.watch()
+        self.home.wait_until(lambda: len(self.home.starts()) == len(self.names), "all jobs began")
+        for name in self.names:
+            self.commit(name, 0)
+        self.look()
+
+    def commit(self, stream: str, batch: int) -> None:
+        """What a driver leaves in its checkpoint for one batch."""
+        folder = self.runtime.checkpoint(stream)
+        spec = self.runtime.platform.streams[stream]
+        topic = self.runtime.platform.exchanges[spec.exchange].topic
+        source = {"version": 1, "snapshot_id": -1, "position": -1, "scan_all_files": False} if spec.reads else {topic: {"0": batch}}
+        for name, text in (("offsets", f"v1\n{{}}\n{json.dumps(source)}"), ("commits", "v1\n{}")):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / str(batch)).write_text(text)
+        (folder / "metadata").write_text('{"id":"q"}')
+
+    def pid(self, stream: str = STREAM) -> int:
+        pid = self.home.newest(stream).pid
+        assert pid is not None
+        return pid
+
+    def kill(self, stream: str = STREAM) -> int:
+        pid = self.pid(stream)
+        os.kill(pid, signal.SIGKILL)
+        self.home.wait_until(lambda: self.home.has_exited(stream), "the agent sees the death")
+        return pid
+
+    def want(self, desired: str, stream: str = STREAM) -> None:
+        with database.connect(self.runtime, "control") as connection:
+            streams.want(connection, stream, desired, who="test", action="test", reason="test")
+
+    def ledger(self, stream: str = STREAM) -> list[dict[str, Any]]:
+        with database.connect(self.runtime, "reader") as connection:
+            return streams.launches(connection, stream)
+
+    def incidents(self) -> list[dict[str, Any]]:
+        with database.connect(self.runtime, "reader") as connection:
+            return connection.execute("SELECT * FROM k2.incidents ORDER BY id").fetchall()
+
+
+class Ends:
+    """Stands for Kafka: partition 0 of each topic ends at `end`."""
+
+    end = 0
+
+    def __init__(self, bootstrap: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def ends(self, topics: list[str]) -> dict[str, dict[str, int]]:
+        return {topic: {"0": Ends.end} for topic in topics}
+
+    def oldest(self, positions: Any) -> datetime:
+        return datetime.now(UTC) - timedelta(seconds=2)
+
+
+@pytest.fixture
+def watched(own_database: Runtime, agent: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    database.register(own_database, own_database.platform)
+    with database.connect(own_database, "admin") as admin:
+        admin.execute("TRUNCATE k2.launches, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
+        admin.execute("UPDATE k2.streams SET desired = 'running', generation = 1, fence = 0, forgiven_fence = 0, known_query_id = NULL, known_batch = NULL")
+        for name, spec in own_database.platform.streams.items():
+            if spec.reads:
+                admin.execute("INSERT INTO iceberg_tables VALUES ('k2', 'market_data', %s, %s, NULL, 'TABLE')", (spec.reads, f"file:/{name}"))
+    (agent.folder / "secrets").symlink_to(own_database.secrets)
+    runtime = agent.runtime.model_copy(update={"postgres_host": own_database.postgres_host, "postgres_port": own_database.postgres_port})
+    monkeypatch.setattr(Ends, "end", 0)
+    monkeypatch.setattr(kafka, "KafkaHeads", Ends)
+    monkeypatch.setattr(iceberg.TableHeads, "branch", lambda self, table, location: [])
+    yield Watched(agent, runtime)

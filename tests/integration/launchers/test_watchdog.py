@@ -17,108 +17,13 @@ import pytest
 from k2 import watchdog
 from k2.launchers import start as protocol
 from k2.launchers.client import AgentClient
-from k2.probes import iceberg, kafka
 from k2.processes import ProcessId
 from k2.registry.observed import Action, Decision, DriverState, Verdict
-from k2.registry.runtime import Runtime
 from k2.state import database, incidents, streams, watchers
 from k2.supervision import judge, policy
 
 STREAM = "bronze_binance"
-Home = Any
-
-
-class Watched:
-    """A home with its agent and database, and what the tests do to its streams."""
-
-    def __init__(self, home: Home, runtime: Runtime) -> None:
-        self.home = home
-        self.runtime = runtime
-        self.names = list(runtime.platform.streams)
-
-    def look(self) -> dict[str, Decision]:
-        return {found.decision.stream: found.decision for found in watchdog.look(self.runtime)}
-
-    def watch(self) -> dict[str, watchdog.Done]:
-        """One run of the watchdog."""
-        return {done.stream: done for done in watchdog.act(self.runtime, self.look().values())}
-
-    def up(self) -> None:
-        """All streams started, and each with a first commit that the ledger knows."""
-        self.watch()
-        self.home.wait_until(lambda: len(self.home.starts()) == len(self.names), "all jobs began")
-        for name in self.names:
-            self.commit(name, 0)
-        self.look()
-
-    def commit(self, stream: str, batch: int) -> None:
-        """What a driver leaves in its checkpoint for one batch."""
-        folder = self.runtime.checkpoint(stream)
-        spec = self.runtime.platform.streams[stream]
-        topic = self.runtime.platform.exchanges[spec.exchange].topic
-        source = {"version": 1, "snapshot_id": -1, "position": -1, "scan_all_files": False} if spec.reads else {topic: {"0": batch}}
-        for name, text in (("offsets", f"v1\n{{}}\n{json.dumps(source)}"), ("commits", "v1\n{}")):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            (folder / name / str(batch)).write_text(text)
-        (folder / "metadata").write_text('{"id":"q"}')
-
-    def pid(self, stream: str = STREAM) -> int:
-        pid = self.home.newest(stream).pid
-        assert pid is not None
-        return pid
-
-    def kill(self, stream: str = STREAM) -> int:
-        pid = self.pid(stream)
-        os.kill(pid, signal.SIGKILL)
-        self.home.wait_until(lambda: self.home.has_exited(stream), "the agent sees the death")
-        return pid
-
-    def want(self, desired: str, stream: str = STREAM) -> None:
-        with database.connect(self.runtime, "control") as connection:
-            streams.want(connection, stream, desired, who="test", action="test", reason="test")
-
-    def ledger(self, stream: str = STREAM) -> list[dict[str, Any]]:
-        with database.connect(self.runtime, "reader") as connection:
-            return streams.launches(connection, stream)
-
-    def incidents(self) -> list[dict[str, Any]]:
-        with database.connect(self.runtime, "reader") as connection:
-            return connection.execute("SELECT * FROM k2.incidents ORDER BY id").fetchall()
-
-
-class Ends:
-    """Stands for Kafka: partition 0 of each topic ends at `end`."""
-
-    end = 0
-
-    def __init__(self, bootstrap: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def ends(self, topics: list[str]) -> dict[str, dict[str, int]]:
-        return {topic: {"0": Ends.end} for topic in topics}
-
-    def oldest(self, positions: Any) -> datetime:
-        return datetime.now(UTC) - timedelta(seconds=2)
-
-
-@pytest.fixture
-def watched(own_database: Runtime, agent: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    database.register(own_database, own_database.platform)
-    with database.connect(own_database, "admin") as admin:
-        admin.execute("TRUNCATE k2.launches, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
-        admin.execute("UPDATE k2.streams SET desired = 'running', generation = 1, fence = 0, forgiven_fence = 0, known_query_id = NULL, known_batch = NULL")
-        for name, spec in own_database.platform.streams.items():
-            if spec.reads:
-                admin.execute("INSERT INTO iceberg_tables VALUES ('k2', 'market_data', %s, %s, NULL, 'TABLE')", (spec.reads, f"file:/{name}"))
-    (agent.folder / "secrets").symlink_to(own_database.secrets)
-    runtime = agent.runtime.model_copy(update={"postgres_host": own_database.postgres_host, "postgres_port": own_database.postgres_port})
-    monkeypatch.setattr(Ends, "end", 0)
-    monkeypatch.setattr(kafka, "KafkaHeads", Ends)
-    monkeypatch.setattr(iceberg.TableHeads, "branch", lambda self, table, location: [])
-    yield Watched(agent, runtime)
+Watched = Any
 
 
 def test_a_fresh_platform_starts_commits_and_is_left_alone(watched: Watched) -> None:
@@ -130,7 +35,7 @@ def test_a_fresh_platform_starts_commits_and_is_left_alone(watched: Watched) -> 
     assert watched.watch() == {}
     before = datetime.now(UTC)
     watched.home.wait_until(lambda: len(watched.home.starts()) == len(watched.names), "all jobs began")
-    Ends.end = 1
+    watched.kafka.end = 1
     for batch in (0, 1):
         for name in watched.names:
             watched.commit(name, batch)
@@ -138,7 +43,7 @@ def test_a_fresh_platform_starts_commits_and_is_left_alone(watched: Watched) -> 
     (row,) = watched.ledger()
     assert (row["fence"], row["how"], row["first_commit_batch"], row["end_reason"]) == (1, "cold", 0, None)
     assert row["intent_at"] < row["launched_at"] < row["first_commit_at"] and row["first_commit_at"] >= before - timedelta(milliseconds=10)
-    Ends.end = 5
+    watched.kafka.end = 5
     assert watched.look()[STREAM].verdict is Verdict.PROGRESSING
     assert watched.incidents() == [] and watched.watch() == {}
 
@@ -157,7 +62,7 @@ def test_a_killed_driver_comes_back(watched: Watched) -> None:
     assert list(done) == [STREAM] and done[STREAM].fence == 2
     watched.home.wait_begun(len(watched.names) + 1)
     assert watched.pid() != old
-    Ends.end = 1
+    watched.kafka.end = 1
     assert watched.look()[STREAM].verdict is Verdict.STARTING
     assert watched.incidents()[0]["resolved_at"] is None
     watched.commit(STREAM, 1)
@@ -174,7 +79,7 @@ def test_a_killed_driver_comes_back(watched: Watched) -> None:
 def test_an_urgent_look_waits_for_no_broker(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the streams that need an action and records them, and asks neither Kafka nor a driver for it."""
     watched.up()
-    monkeypatch.setattr(Ends, "ends", lambda self, topics: pytest.fail("Kafka was asked"))
+    monkeypatch.setattr(watched.kafka, "ends", lambda self, topics: pytest.fail("Kafka was asked"))
     assert watchdog.urgent(watched.runtime) == []
     watched.kill()
     (found,) = watchdog.urgent(watched.runtime)
@@ -378,7 +283,7 @@ def test_a_silent_agent_holds_everything(watched: Watched) -> None:
 def test_a_silent_database_holds_everything(watched: Watched) -> None:
     """Without the database every stream is unknown, the look ends all the same, and an action fails and is told."""
     watched.up()
-    away = Watched(watched.home, watched.runtime.model_copy(update={"postgres_port": 1}))
+    away = type(watched)(watched.home, watched.runtime.model_copy(update={"postgres_port": 1}))
     assert {d.verdict for d in away.look().values()} == {Verdict.UNKNOWN}
     (done,) = watchdog.act(away.runtime, [Decision(STREAM, Verdict.DEAD, Action.START, "test", fence=1, generation=1)])
     assert not done.ok and "StateUnavailable" in done.detail

@@ -14,7 +14,7 @@ from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverSta
 from k2.registry.platform import load_platform
 from k2.supervision.edges import HUNG
 from k2.supervision.judge import judge
-from k2.supervision.progress import patience, quiet_limit
+from k2.supervision.progress import STANDS, patience, quiet_limit
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STREAM = "silver_binance"
@@ -73,9 +73,11 @@ def test_the_first_row_after_an_idle_hour_is_no_hang() -> None:
 
 
 def test_a_planned_batch_that_does_nothing_is_hung() -> None:
-    """Named with where it hangs, and restarted at once the first time."""
-    found = decide(checkpoint=IN_FLIGHT, status=replace(STATUS, message="Processing new data", active_tasks=0))
-    assert (found.verdict, found.action) == (Verdict.HUNG_PROCESSING, Action.START)
+    """Named with where it hangs, and restarted the first time as soon as a second reading has found it too."""
+    blocked = {"checkpoint": IN_FLIGHT, "status": replace(STATUS, message="Processing new data", active_tasks=0)}
+    found = decide(**blocked)
+    assert (found.verdict, found.action, found.not_before) == (Verdict.HUNG_PROCESSING, Action.WAIT, NOW + STANDS)
+    assert verdict(wanted=standing(Verdict.HUNG_PROCESSING, 12), **blocked) == (Verdict.HUNG_PROCESSING, Action.START)
     assert "in the driver's own code" in found.because and "batch 10" in found.because
     assert "in tasks" in decide(checkpoint=IN_FLIGHT, status=replace(STATUS, active_tasks=2)).because
 
@@ -100,7 +102,7 @@ def test_a_query_that_no_longer_asks_is_hung_at_its_source() -> None:
     """Behind, nothing planned, no sign for the quiet limit; a trigger that is dead is told from a source that does not answer."""
     assert verdict(status=replace(STATUS, last_event_at=ago(29))) == (Verdict.PROGRESSING, Action.NONE)
     found = decide(status=replace(STATUS, last_event_at=ago(31), message="Getting offsets from KafkaV2[Subscribe[t]]"))
-    assert (found.verdict, found.action) == (Verdict.HUNG_SOURCE, Action.START)
+    assert (found.verdict, found.action) == (Verdict.HUNG_SOURCE, Action.WAIT)
     assert "hangs at its source" in found.because
     assert "trigger is dead" in decide(status=replace(STATUS, last_event_at=ago(31))).because
 
@@ -117,7 +119,7 @@ def test_a_query_that_is_awake_and_finds_nothing() -> None:
 
 def test_an_idle_stream_without_signs_of_life_is_suspect() -> None:
     """A driver that does not answer, or whose query says nothing, is restarted only when that has lasted."""
-    for parts, lasts in (({"status": SILENT}, 30), ({"status": replace(STATUS, last_event_at=ago(31))}, 10)):
+    for parts, lasts in (({"status": SILENT}, 30), ({"status": replace(STATUS, last_event_at=ago(31))}, 22)):
         found = decide(head=LEVEL, **parts)
         assert (found.verdict, found.action, found.not_before) == (Verdict.SUSPECT_DRIVER, Action.WAIT, NOW + timedelta(seconds=lasts))
         assert verdict(head=LEVEL, wanted=standing(Verdict.SUSPECT_DRIVER, lasts - 1), **parts) == (Verdict.SUSPECT_DRIVER, Action.WAIT)
@@ -159,7 +161,7 @@ def test_a_start_that_does_not_move_is_hung() -> None:
     launched = replace(DRIVER, started_at=ago(179))
     assert verdict(wanted=young, driver=launched, status=SILENT) == (Verdict.STARTING, Action.NONE)
     launched = replace(DRIVER, started_at=ago(181))
-    assert verdict(wanted=young, driver=launched, status=SILENT) == (Verdict.HUNG_START, Action.START)
+    assert verdict(wanted=young, driver=launched, status=SILENT) == (Verdict.HUNG_START, Action.WAIT)
     busy = replace(STATUS, phase="running", last_event_at=None, tasks_at=ago(2))
     assert verdict(wanted=young, driver=replace(DRIVER, started_at=ago(2000)), status=busy) == (Verdict.STARTING, Action.NONE)
 
@@ -167,9 +169,12 @@ def test_a_start_that_does_not_move_is_hung() -> None:
 def test_hangs_count_like_deaths() -> None:
     """The second restart in a row waits, from the moment the hang was seen."""
     hung = {"checkpoint": IN_FLIGHT, "status": replace(STATUS, active_tasks=1)}
-    found = decide(wanted=replace(WANTED, deaths=1), **hung)
-    assert (found.action, found.not_before, found.detected_at) == (Action.WAIT, NOW + timedelta(seconds=5), NOW)
-    assert decide(wanted=standing(Verdict.HUNG_PROCESSING, 5, deaths=1), **hung).action is Action.START
+    found = decide(wanted=replace(WANTED, deaths=2), **hung)
+    assert (found.action, found.detected_at) == (Action.WAIT, NOW)
+    backoff = timedelta(seconds=RESTART.backoff_seconds[3])
+    assert backoff > STANDS
+    assert decide(wanted=replace(WANTED, deaths=3), **hung).not_before == NOW + backoff
+    assert decide(wanted=standing(Verdict.HUNG_PROCESSING, backoff.total_seconds(), deaths=3), **hung).action is Action.START
 
 
 ages = st.floats(0, 10_000)
