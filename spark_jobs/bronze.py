@@ -19,7 +19,7 @@ def start(driver: Driver) -> StreamingQuery:
     ensure_table(driver.spark, driver.catalog, driver.platform, table)
     records = (
         driver.spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", driver.runtime.kafka)
+        .option("kafka.bootstrap.servers", driver.runtime.kafka_for(driver.stream))
         .option("subscribe", driver.platform.exchanges[driver.spec.exchange].topic)
         .option("startingOffsets", "earliest")
         .option("failOnDataLoss", "true")

@@ -43,6 +43,10 @@ class Runtime(BaseModel):
     jars: Path
     kafka: str
     """Bootstrap servers, host:port."""
+    kafka_of: dict[str, str] = {}
+    """Per stream, in place of `kafka`: a proxy through which that stream alone can be cut off from the broker."""
+    kafka_proxy: str | None = None
+    """HTTP root of that proxy's control endpoint, None where no stream has one."""
     schema_registry: str
     """The Confluent-compatible root, e.g. http://127.0.0.1:8085/apis/ccompat/v7."""
     postgres_host: str
@@ -83,6 +87,10 @@ class Runtime(BaseModel):
     @property
     def platform(self) -> Platform:
         return load_platform(self.profile)
+
+    def kafka_for(self, stream: str) -> str:
+        """Bootstrap servers of one stream's driver."""
+        return self.kafka_of.get(stream, self.kafka)
 
     def driver_dir(self, stream: str, fence: int) -> Path:
         """Where one driver and the host agent tell each other about it: ready.json, exit.json, record.json."""

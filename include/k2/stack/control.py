@@ -54,9 +54,12 @@ def up(
     *,
     real_exchanges: bool = False,
     replay: Replay | None = None,
+    proxied: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Runtime:
     """Start the platform, or only the named services and what they need, and wait until all of them are healthy.
+
+    The streams in `proxied` reach Kafka through a proxy that can cut them off.
 
     Safe to repeat: what runs already is left alone. Raises K2Error or ConfigError with what is wrong and the fix.
     """
@@ -73,7 +76,7 @@ def up(
         if running or supervised:
             runtime = _same_platform(here, profile, real_exchanges, replay)
         else:
-            runtime = _lay_out(here, platform, profile, real_exchanges, replay, java_home, progress)
+            runtime = _lay_out(here, platform, profile, real_exchanges, replay, proxied, java_home, progress)
         chosen = read_json(here.ports_file) or {}
         if unknown := set(ports.usual_ports(platform)) - set(chosen):
             raise K2Error(f"platform.yaml has changed since the platform was started (new: {', '.join(sorted(unknown))}): run ./k2 down, then ./k2 up")
@@ -123,12 +126,21 @@ def _same_platform(home: Home, profile: str, real_exchanges: bool, replay: Repla
     return runtime
 
 
-def _lay_out(home: Home, platform: Platform, profile: str, real_exchanges: bool, replay: Replay | None, java_home: Path, progress: Progress) -> Runtime:
+def _lay_out(
+    home: Home,
+    platform: Platform,
+    profile: str,
+    real_exchanges: bool,
+    replay: Replay | None,
+    proxied: Sequence[str],
+    java_home: Path,
+    progress: Progress,
+) -> Runtime:
     """Everything that must be there before the first process: jars, ports, passwords, runtime.json."""
     preflight.check_disk(home.path)
     jars = ensure_jars(java_home, progress)
     ensure_archive(jars, java_home, home.logs / "archive.log", progress)
-    usual = ports.usual_ports(platform)
+    usual = ports.usual_ports(platform) | ports.proxied_ports(proxied)
     chosen = ports.choose(usual | {n: p for n, p in (read_json(home.ports_file) or {}).items() if n in usual})
     other = {name: port for name, port in chosen.items() if port != usual[name]}
     if other:
@@ -146,6 +158,8 @@ def _lay_out(home: Home, platform: Platform, profile: str, real_exchanges: bool,
         tree=TREE,
         jars=jars,
         kafka=f"127.0.0.1:{chosen['kafka']}",
+        kafka_of={stream: f"127.0.0.1:{chosen[f'kafka_proxy_{stream}']}" for stream in proxied},
+        kafka_proxy=f"http://127.0.0.1:{chosen['kafka_proxy_control']}" if proxied else None,
         schema_registry=f"http://127.0.0.1:{chosen['schema_registry']}/apis/ccompat/v7",
         postgres_host="127.0.0.1",
         postgres_port=chosen["postgres"],

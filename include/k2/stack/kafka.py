@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from k2.registry.platform import Exchange
@@ -17,12 +18,17 @@ from k2.stack.service import Service, tcp
 DAY_MS = 24 * 60 * 60 * 1000
 
 
-def properties(data: Path, port: int, controller_port: int) -> str:
+def properties(data: Path, port: int, controller_port: int, proxied: Mapping[str, tuple[int, int]] | None = None) -> str:
+    """The broker's configuration. `proxied`: by the name of a further listener, its port and the one that clients are told."""
+    listeners = {"PLAINTEXT": (port, port), "CONTROLLER": (controller_port, controller_port), **(proxied or {})}
+    own, told = (",".join(f"{name}://127.0.0.1:{ports[side]}" for name, ports in listeners.items()) for side in (0, 1))
     return f"""\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+listeners={own}
+advertised.listeners={told}
+listener.security.protocol.map={",".join(f"{name}:PLAINTEXT" for name in listeners)}
+inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
 log.dirs={data}
@@ -41,6 +47,7 @@ log.segment.bytes=268435456
 
 def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int], budget_mb: int | None) -> Service:
     config = home.run / "kafka.properties"
+    proxied = {stream.upper(): (ports[f"kafka_behind_{stream}"], ports[f"kafka_proxy_{stream}"]) for stream in runtime.kafka_of}
     classes = ["-cp", f"{runtime.jars}/kafka/*"]
     quick = ("-XX:TieredStopAtLevel=1",) if runtime.platform.profiles[runtime.profile].quick_start else ()
     java = str(java_home / "bin" / "java")
@@ -51,17 +58,19 @@ def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int]
             *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", *classes, "kafka.Kafka", str(config)),
         ),
         healthy=tcp(ports["kafka"]),
-        ports=(ports["kafka"], ports["kafka_controller"]),
-        prepare=lambda: _initialise(home, config, [java, "-XX:TieredStopAtLevel=1", *classes], ports),
+        ports=(ports["kafka"], ports["kafka_controller"], *(own for own, _ in proxied.values())),
+        prepare=lambda: _initialise(
+            home, config, [java, "-XX:TieredStopAtLevel=1", *classes], properties(home.data / "kafka", ports["kafka"], ports["kafka_controller"], proxied)
+        ),
         setup=lambda: create_topics(runtime),
         grace_seconds=30,
         budget_mb=budget_mb,
     )
 
 
-def _initialise(home: Home, config: Path, java: list[str], ports: dict[str, int]) -> None:
+def _initialise(home: Home, config: Path, java: list[str], content: str) -> None:
     data = home.data / "kafka"
-    write_atomically(config, properties(data, ports["kafka"], ports["kafka_controller"]))
+    write_atomically(config, content)
     if (data / "meta.properties").is_file():
         return
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -50,7 +50,12 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
             name="host_agent",
             argv=(*python, "k2.launchers.agent"),
             healthy=unix_socket(runtime.agent_socket),
-            needs=("postgres", "kafka", "schema_registry"),  # not of its own: the drivers that it starts, and drains, work with them
+            needs=(
+                "postgres",
+                "kafka",
+                "schema_registry",
+                *(("kafka_proxy",) if runtime.kafka_of else ()),
+            ),  # not of its own: the drivers that it starts, and drains, work with them
             stop_after=("airflow_scheduler", "airflow_triggerer"),
             before_stop=lambda: drain_drivers(runtime),
             budget_mb=budgets.get("host_agent"),
@@ -69,6 +74,18 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
                 healthy=tcp(control),
                 ports=(streams, control),
                 budget_mb=budgets.get("exchange_simulator"),
+            )
+        )
+    if runtime.kafka_of:
+        routes = {stream: (ports[f"kafka_proxy_{stream}"], ports[f"kafka_behind_{stream}"]) for stream in runtime.kafka_of}
+        control = ports["kafka_proxy_control"]
+        arguments = [part for stream, (here, behind) in routes.items() for part in ("--route", f"{stream}:{here}:{behind}")]
+        found.append(
+            Service(
+                name="kafka_proxy",
+                argv=(*python, "k2.chaos.proxy", "--control-port", str(control), *arguments),
+                healthy=tcp(control),
+                ports=(control, *(here for here, _ in routes.values())),
             )
         )
     for exchange in platform.exchanges:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
 from collections.abc import Iterable, Mapping
@@ -20,12 +21,20 @@ USUAL = {
     "slack_simulator": 8092,
 }
 FIRST_FEED = 9101
+FIRST_PROXIED = 9201
 ANY = range(20000, 30000)
 """Below the kernel's ephemeral range, so that no outgoing connection takes a port between choice and use."""
 
 
 def usual_ports(platform: Platform) -> dict[str, int]:
     return USUAL | {f"feed_{exchange}": FIRST_FEED + i for i, exchange in enumerate(platform.exchanges)}
+
+
+def proxied_ports(streams: Iterable[str]) -> dict[str, int]:
+    """For each stream that reaches Kafka through the proxy: the broker's port for it and the proxy's; and the proxy's own."""
+    numbers = itertools.count(FIRST_PROXIED)
+    found = {f"{side}_{stream}": next(numbers) for stream in streams for side in ("kafka_behind", "kafka_proxy")}
+    return found | {"kafka_proxy_control": next(numbers)} if found else {}
 
 
 def is_free(port: int) -> bool:

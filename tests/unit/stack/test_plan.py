@@ -132,6 +132,20 @@ def test_kafka_listens_on_the_loopback_only(tmp_path: Path) -> None:
     assert lines["controller.quorum.bootstrap.servers"] == "127.0.0.1:9093"
 
 
+def test_a_proxied_stream_has_a_listener_and_a_proxy_of_its_own(home: Home, runtime: Runtime) -> None:
+    """The broker tells that stream's driver the proxy's port, and all others its own; nobody starts a driver before the proxy is up."""
+    chosen = PORTS | ports.proxied_ports(["bronze_kraken"])
+    of = {"bronze_kraken": f"127.0.0.1:{chosen['kafka_proxy_bronze_kraken']}"}
+    proxied = runtime.model_copy(update={"kafka_of": of})
+    services = plan.services(home, proxied, chosen, JAVA)
+    assert "kafka_proxy" in services["host_agent"].needs
+    assert f"bronze_kraken:{chosen['kafka_proxy_bronze_kraken']}:{chosen['kafka_behind_bronze_kraken']}" in services["kafka_proxy"].argv
+    assert chosen["kafka_behind_bronze_kraken"] in services["kafka"].ports
+    lines = dict(line.split("=", 1) for line in kafka.properties(home.data, 9092, 9093, {"BRONZE_KRAKEN": (9201, 9202)}).splitlines())
+    assert lines["listeners"].endswith("BRONZE_KRAKEN://127.0.0.1:9201") and lines["advertised.listeners"].endswith("BRONZE_KRAKEN://127.0.0.1:9202")
+    assert (proxied.kafka_for("bronze_kraken"), proxied.kafka_for("bronze_binance")) == (of["bronze_kraken"], runtime.kafka)
+
+
 def test_topics_are_kept_for_the_declared_days() -> None:
     """Seven days are 604,800,000 ms."""
     assert kafka.topic_settings(load_platform().exchanges["binance"])["retention.ms"] == "604800000"
