@@ -1,6 +1,6 @@
 """What a feed missed, repeated or changed: the simulator's truth against the trades that are found downstream.
 
-Pure: lines and trades in, findings out. A trade counts as missed from the moment when somebody first subscribed to its book,
+Pure: columns in, findings out. A trade counts as missed from the moment when somebody first subscribed to its book,
 also while a broken feed was not connected. It does not count where nobody wanted it: before the first subscription, and
 after the last subscriber left on purpose (close code 1001, which a feed sends when it is asked to stop).
 """
@@ -8,12 +8,19 @@ after the last subscriber left on purpose (close code 1001, which a feed sends w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from k2.feeds.simulator.truth import trade_of_line
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from k2.feeds import columns
 from k2.feeds.trades import Trade, plain
+
+Numbers = NDArray[np.int64]
 
 LEFT_ON_PURPOSE = 1001
 SHOWN = 20
@@ -107,25 +114,23 @@ class _Wanted:
     def _subscribed(self) -> set[str]:
         return set().union(*self._sessions.values())
 
-    def wants(self, line: Mapping[str, Any]) -> bool:
-        """A trade of a pair that nobody asked for goes to everybody who listens."""
-        return bool(self._symbols) if line.get("fault") else line["symbol"] in self._symbols
+    def wants(self, symbol: str, *, broken: bool) -> bool:
+        """A trade of a pair that nobody asked for (`broken`) goes to everybody who listens."""
+        return bool(self._symbols) if broken else symbol in self._symbols
 
 
 class _Horizon:
     """How far back the truth reaches: its oldest files are removed in time."""
 
-    def __init__(self) -> None:
-        self._cut: bool | None = None
+    def __init__(self, sent: pa.Table) -> None:
+        self._cut = sent.num_rows > 0 and sent["message"][0].as_py() > 1
         self._first_us: dict[str, int] = {}
-
-    def see(self, line: Mapping[str, Any]) -> None:
-        if self._cut is None:
-            self._cut = line["message"] > 1
-        self._first_us.setdefault(line["symbol"], line["time_us"])
+        if self._cut:
+            firsts = sent.select(["symbol", "time_us"]).group_by("symbol", use_threads=False).aggregate([("time_us", "first")])
+            self._first_us = dict(zip(firsts["symbol"].to_pylist(), firsts["time_us_first"].to_pylist(), strict=True))
 
     def is_before(self, trade: Trade) -> bool:
-        return bool(self._cut) and trade.time_us < self._first_us.get(trade.symbol, max(self._first_us.values()))
+        return self._cut and trade.time_us < self._first_us.get(trade.symbol, max(self._first_us.values()))
 
 
 @dataclass
@@ -140,68 +145,104 @@ class _Unmatched:
 
 def audit(truth: Iterable[Mapping[str, Any]], found: Iterable[Trade], protocol: str) -> Audit:
     """Compare the truth's lines, in their order, with the trades found downstream, in any order."""
-    result = Audit()
-    left: Counter[tuple[Hashable, ...]] = Counter()
-    examples: dict[tuple[Hashable, ...], Trade] = {}
-    for trade in found:
-        key = _full(trade, protocol)
-        left[key] += 1
-        examples[key] = trade
-        result.found += 1
-    sent: dict[Hashable, Trade] = {}
-    sent_times: Counter[tuple[Hashable, ...]] = Counter()
-    unmatched: list[_Unmatched] = []
-    matched: Counter[str] = Counter()
-    wanted, horizon = _Wanted(), _Horizon()
-    for line in truth:
-        if "event" in line:
-            wanted.event(line)
-            if line["event"] == "fault":
-                result.faults[line["kind"]] = result.faults.get(line["kind"], 0) + 1
-            continue
-        trade, key = trade_of_line(line), _full(trade_of_line(line), protocol)
-        horizon.see(line)
-        sent.setdefault(identity(trade, protocol), trade)
-        sent_times[key] += 1
-        if left[key] > 0:
-            left[key] -= 1
-            matched[trade.symbol] += 1
-            result.expected += 1
-        else:
-            unmatched.append(_Unmatched(trade, wanted.wants(line), matched[trade.symbol]))
-    strange = _judge_leftovers(result, left, examples, sent_times, protocol)
+    return compare(columns.of_lines(truth), columns.of_trades(found), protocol)
+
+
+def compare(truth: pa.Table, found: pa.Table, protocol: str) -> Audit:
+    """The same, of columns (`k2.feeds.columns`). Only trades that differ are looked at one by one."""
+    is_trade = pc.is_null(truth["event"])
+    sent = truth.filter(is_trade)
+    with_id = protocol != "kraken_v1"
+    sent_keys, found_keys = columns.keys(sent, with_id=with_id), columns.keys(found, with_id=with_id)
+    kinds, times_sent = np.unique(sent_keys, return_counts=True)
+    others, first_found, times_found = np.unique(found_keys, return_index=True, return_counts=True)
+    found_of_sent, sent_of_found = _counts(kinds, others, times_found), _counts(others, kinds, times_sent)
+    result = Audit(found=len(found_keys), expected=int(np.minimum(times_sent, found_of_sent).sum()))
+    short = found_of_sent < times_sent
+    rows = _without_match(sent_keys, dict(zip(kinds[short].tolist(), found_of_sent[short].tolist(), strict=True)))
+    unmatched = list(_unmatched(result, truth, is_trade.to_numpy(), sent, rows))
+    strange = _judge_leftovers(result, found, first_found, times_found - sent_of_found, sent_of_found, protocol)
+    originals = _originals(sent, strange, protocol)
     _judge_unmatched(result, unmatched, strange, protocol)
+    horizon = _Horizon(sent)
     for key, trades in strange.items():
         for trade in trades:
-            _judge_stranger(result, trade, sent.get(key), horizon)
+            _judge_stranger(result, trade, originals.get(key), horizon)
     return result
 
 
-def _full(trade: Trade, protocol: str) -> tuple[Hashable, ...]:
-    """Identity and content."""
-    return identity(trade, protocol), content(trade)
+def _counts(wanted: Numbers, known: Numbers, counts: Numbers) -> Numbers:
+    """The count of each wanted number among the known ones, which are sorted; 0 for others."""
+    if not len(known):
+        return np.zeros(len(wanted), np.int64)
+    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[at] == wanted, counts[at], 0)
 
 
-def _judge_leftovers(
-    result: Audit,
-    left: Counter[tuple[Hashable, ...]],
-    examples: Mapping[tuple[Hashable, ...], Trade],
-    sent_times: Counter[tuple[Hashable, ...]],
-    protocol: str,
-) -> dict[Hashable, list[Trade]]:
+def _without_match(keys: Numbers, left: dict[int, int]) -> list[int]:
+    """The rows whose key is used up by earlier rows, given how often each key that is short can be used."""
+    rows = []
+    for row in np.flatnonzero(np.isin(keys, np.fromiter(left, np.int64))).tolist():
+        key = int(keys[row])
+        if left[key]:
+            left[key] -= 1
+        else:
+            rows.append(row)
+    return rows
+
+
+def _unmatched(result: Audit, truth: pa.Table, is_trade: NDArray[np.bool_], sent: pa.Table, rows: Sequence[int]) -> Iterator[_Unmatched]:
+    """The sent trades in these rows with what was wanted when they were sent. Counts the faults."""
+    wanted, line_of = _Wanted(), np.flatnonzero(is_trade)
+    events = zip(np.flatnonzero(~is_trade).tolist(), truth.filter(pc.is_valid(truth["event"])).to_pylist(), strict=True)
+    waiting = next(events, None)
+    trades, faults = columns.trades_at(sent, rows), sent["fault"].take(pa.array(rows, pa.int64())).to_pylist()
+    symbols = sent["symbol"].combine_chunks().dictionary_encode()
+    codes, names = symbols.indices.to_numpy(), symbols.dictionary.to_pylist()
+    runs = {name: np.cumsum(codes == code) for code, name in enumerate(names)} if rows else {}
+    missed: Counter[str] = Counter()
+    for row, trade, fault in zip(rows, trades, faults, strict=True):
+        while waiting is not None and waiting[0] < line_of[row]:
+            _see(result, wanted, waiting[1])
+            waiting = next(events, None)
+        missed[trade.symbol] += 1
+        matched_before = int(runs[trade.symbol][row]) - missed[trade.symbol]
+        yield _Unmatched(trade, wanted.wants(trade.symbol, broken=fault is not None), matched_before)
+    while waiting is not None:
+        _see(result, wanted, waiting[1])
+        waiting = next(events, None)
+
+
+def _see(result: Audit, wanted: _Wanted, event: Mapping[str, Any]) -> None:
+    wanted.event(event)
+    if event["event"] == "fault":
+        result.faults[event["kind"]] = result.faults.get(event["kind"], 0) + 1
+
+
+def _judge_leftovers(result: Audit, found: pa.Table, first_found: Numbers, more: Numbers, sent_times: Numbers, protocol: str) -> dict[Hashable, list[Trade]]:
     """Note what is found more often than it was sent as a repeat; return, by identity, what was never sent like this."""
     strange: dict[Hashable, list[Trade]] = {}
-    for key, times in left.items():
-        trade = examples.get(key)
-        if not times or trade is None:
-            continue
-        if expected := sent_times[key]:
+    over = np.flatnonzero(more > 0)
+    for at, trade in zip(over.tolist(), columns.trades_at(found, first_found[over]), strict=True):
+        times, expected = int(more[at]), int(sent_times[at])
+        if expected:
             result.repeated += times
             if len(result.repeats) < SHOWN:
                 result.repeats.append(Repeat(trade, expected + times, expected))
         else:
             strange.setdefault(identity(trade, protocol), []).extend([trade] * times)
     return strange
+
+
+def _originals(sent: pa.Table, strange: Mapping[Hashable, Any], protocol: str) -> dict[Hashable, Trade]:
+    """The first trade that was sent with each of these identities, as far as there is one."""
+    if not strange or protocol == "kraken_v1":
+        return {}  # what has all of its content for its identity was sent like this or not at all
+    rows = np.flatnonzero(pc.is_in(sent["id"], pa.array({number for _, number in strange}, pa.int64())).to_numpy())  # type: ignore[misc]
+    originals: dict[Hashable, Trade] = {}
+    for trade in columns.trades_at(sent, rows):
+        originals.setdefault(identity(trade, protocol), trade)
+    return originals
 
 
 def _judge_unmatched(result: Audit, unmatched: Iterable[_Unmatched], strange: dict[Hashable, list[Trade]], protocol: str) -> None:

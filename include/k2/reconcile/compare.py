@@ -1,15 +1,22 @@
-"""Pure comparison of what Kafka, Bronze, Silver and the DLQ hold of one topic."""
+"""Pure comparison of what Kafka, Bronze, Silver and the DLQ hold of one topic: whole columns at a time."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-Position = tuple[int, int]
-"""(partition, offset) of one Kafka record."""
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int64]
 
 SHOWN = 5
+OFFSET_BITS = 48
+OFFSET_MASK = (1 << OFFSET_BITS) - 1
+
+
+def positions(partitions: Numbers, offsets: Numbers) -> Numbers:
+    """(partition, offset) of each Kafka record in one number; they sort by partition, then by offset. Offsets are below 2^48."""
+    return (partitions.astype(np.int64) << OFFSET_BITS) | offsets.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,25 @@ class PartitionResult:
         return not (self.not_in_bronze or self.changed_in_bronze or self.doubled_in_bronze or self.in_neither or self.doubled_below)
 
 
-@dataclass
+@dataclass(frozen=True)
+class Records:
+    """Some place's records: position and digest of key and value of each."""
+
+    positions: Numbers
+    digests: Numbers
+
+
+@dataclass(frozen=True)
 class Holdings:
-    """All that is known of one topic's records."""
+    """All that is known of one topic's records, in any order. Kafka holds each position once."""
 
     topic: str
     partitions: int
-    kafka: Mapping[Position, bytes] = field(default_factory=dict)
-    """Digest of key and value of every record that Kafka still holds."""
-    bronze: Iterable[tuple[Position, bytes]] = ()
-    silver: Iterable[Position] = ()
-    dlq: Iterable[Position] = ()
+    kafka: Records
+    """What Kafka still holds."""
+    bronze: Records
+    silver: Numbers
+    dlq: Numbers
 
 
 def compare(holdings: Holdings) -> list[PartitionResult]:
@@ -53,31 +68,36 @@ def compare(holdings: Holdings) -> list[PartitionResult]:
 
     Bronze may hold records that Kafka's retention has removed already; they count as records of Bronze.
     """
-    bronze_digests = list(holdings.bronze)
-    bronze = Counter(position for position, _ in bronze_digests)
-    silver, dlq = Counter(holdings.silver), Counter(holdings.dlq)
-    below = silver + dlq
-    faults: dict[str, set[Position]] = {
-        "not in Bronze": {p for p in holdings.kafka if p not in bronze},
-        "changed in Bronze": {p for p, digest in bronze_digests if p in holdings.kafka and holdings.kafka[p] != digest},
-        "more than once in Bronze": {p for p, n in bronze.items() if n > 1},
-        "in neither Silver nor DLQ": {p for p in bronze if p not in below},
-        "more than once below Bronze": {p for p, n in below.items() if n > 1 or p not in bronze},
+    kafka, bronze = holdings.kafka, holdings.bronze
+    in_bronze, times_in_bronze = np.unique(bronze.positions, return_counts=True)
+    below, times_below = np.unique(np.concatenate([holdings.silver, holdings.dlq]), return_counts=True)
+    faults = {
+        "not in Bronze": np.setdiff1d(kafka.positions, in_bronze),
+        "changed in Bronze": _changed(kafka, bronze),
+        "more than once in Bronze": in_bronze[times_in_bronze > 1],
+        "in neither Silver nor DLQ": np.setdiff1d(in_bronze, below, assume_unique=True),
+        "more than once below Bronze": below[(times_below > 1) | ~np.isin(below, in_bronze, assume_unique=True)],
     }
+    held = [_per_partition(p, holdings.partitions) for p in (kafka.positions, bronze.positions, holdings.silver, holdings.dlq)]
     results = []
     for partition in range(holdings.partitions):
-        mine = {name: sorted(p for p in found if p[0] == partition) for name, found in faults.items()}
-        counts = [len(found) for found in mine.values()]
-        results.append(
-            PartitionResult(
-                holdings.topic,
-                partition,
-                sum(1 for p in holdings.kafka if p[0] == partition),
-                sum(n for p, n in bronze.items() if p[0] == partition),
-                sum(n for p, n in silver.items() if p[0] == partition),
-                sum(n for p, n in dlq.items() if p[0] == partition),
-                *counts,
-                examples=tuple(f"{name}: offset {p[1]}" for name, found in mine.items() for p in found[:SHOWN]),
-            )
-        )
+        mine = {name: found[found >> OFFSET_BITS == partition] for name, found in faults.items()}
+        counts = (int(count[partition]) for count in held)
+        examples = tuple(f"{name}: offset {p & OFFSET_MASK}" for name, found in mine.items() for p in found[:SHOWN].tolist())
+        results.append(PartitionResult(holdings.topic, partition, *counts, *(len(found) for found in mine.values()), examples=examples))
     return results
+
+
+def _changed(kafka: Records, bronze: Records) -> Numbers:
+    """Positions that Bronze has with another digest than Kafka, sorted."""
+    if not len(kafka.positions):
+        return kafka.positions
+    order = np.argsort(kafka.positions)
+    sorted_positions = kafka.positions[order]
+    at = np.minimum(np.searchsorted(sorted_positions, bronze.positions), len(order) - 1)
+    differs = (sorted_positions[at] == bronze.positions) & (kafka.digests[order][at] != bronze.digests)
+    return np.unique(bronze.positions[differs])
+
+
+def _per_partition(found: Numbers, partitions: int) -> Numbers:
+    return np.bincount(found >> OFFSET_BITS, minlength=partitions)

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from k2.catalog import open_table
-from k2.reconcile.compare import Holdings, PartitionResult, Position, compare
+from k2.reconcile.compare import Holdings, Numbers, PartitionResult, Records, compare, positions
 from k2.registry.platform import Layer, Platform
 from k2.registry.runtime import Runtime
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from confluent_kafka import Consumer
 
 Ends = Mapping[int, int]
 """Per partition, the offset before which records are looked at."""
 
 PAUSE_SECONDS = 2.0
+PIECE = 50_000
+"""Records of Kafka that are held at a time."""
 
 
-def digest(key: bytes | None, value: bytes | None) -> bytes:
-    """A digest of one record that tells an absent key or value from an empty one."""
-    parts = hashlib.blake2b(digest_size=16)
-    for part in (key, value):
-        parts.update(b"-" if part is None else b"+%d:" % len(part) + part)
-    return parts.digest()
+def digests(keys: Iterable[bytes | None], values: Iterable[bytes | None]) -> Numbers:
+    """A digest of each record that tells an absent key or value from an empty one; of this process alone, because Python salts its hashes."""
+    return np.fromiter(map(hash, zip(keys, values, strict=True)), np.int64)
 
 
 @contextmanager
@@ -63,8 +65,8 @@ def topic_ends(runtime: Runtime, topic: str) -> Ends:
         return {p: high for p, (_, high) in _watermarks(consumer, topic).items()}
 
 
-def read_topic(runtime: Runtime, topic: str, ends: Ends | None = None) -> Iterator[tuple[Position, bytes | None, bytes | None]]:
-    """Every record before `ends` (by default: before now) that the topic still holds, as (position, key, value)."""
+def read_topic(runtime: Runtime, topic: str, ends: Ends | None = None) -> Iterator[tuple[tuple[int, int], bytes | None, bytes | None]]:
+    """Every record before `ends` (by default: before now) that the topic still holds, as ((partition, offset), key, value)."""
     from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
     with _consumer(runtime) as consumer:
@@ -84,27 +86,51 @@ def read_topic(runtime: Runtime, topic: str, ends: Ends | None = None) -> Iterat
                     unread.discard(partition)
 
 
-def _positions(runtime: Runtime, table: str, ends: Ends, row_filter: str | None = None) -> list[Position]:
-    """(partition, offset) of every row before `ends`; none while the table does not exist."""
+def _kafka(runtime: Runtime, topic: str, ends: Ends) -> Records:
+    """Position and digest of every record before `ends`. The records themselves are let go piece by piece."""
+    parts = []
+    records = read_topic(runtime, topic, ends)
+    while piece := list(itertools.islice(records, PIECE)):
+        found, keys, values = zip(*piece, strict=True)
+        at = np.array(found, np.int64)
+        parts.append(Records(positions(at[:, 0], at[:, 1]), digests(keys, values)))
+    return _together(parts)
+
+
+def _scan(runtime: Runtime, table: str, columns: tuple[str, ...], ends: Ends, row_filter: str | None = None) -> Iterator[pa.Table]:
+    """These columns of every row before `ends`, piece by piece; nothing while the table does not exist. The first two are partition and offset."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     opened = open_table(runtime, table, "reader")
     if opened is None:
-        return []
+        return
+    ends_of = pa.array([ends.get(p, 0) for p in range(max(ends, default=-1) + 1)], pa.int64())
+    for batch in opened.scan(selected_fields=columns, **({"row_filter": row_filter} if row_filter else {})).to_arrow_batch_reader():
+        piece = pa.Table.from_batches([batch]).select(columns)
+        yield piece.filter(pc.less(piece[columns[1]], ends_of.take(piece[columns[0]])))
+
+
+def _numbers(piece: pa.Table, columns: tuple[str, ...]) -> Numbers:
+    return positions(*(piece[name].to_numpy() for name in columns[:2]))
+
+
+def _positions(runtime: Runtime, table: str, ends: Ends, row_filter: str | None = None) -> Numbers:
     columns = ("kafka_partition", "kafka_offset")
-    rows = opened.scan(selected_fields=columns, **({"row_filter": row_filter} if row_filter else {})).to_arrow()
-    return [(p, o) for p, o in zip(*(rows[name].to_pylist() for name in columns), strict=True) if o < ends[p]]
+    found = [_numbers(piece, columns) for piece in _scan(runtime, table, columns, ends, row_filter)]
+    return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _bronze(runtime: Runtime, table: str, ends: Ends) -> list[tuple[Position, bytes]]:
-    """Position and digest of every row before `ends`."""
-    opened = open_table(runtime, table, "reader")
-    if opened is None:
-        return []
+def _bronze(runtime: Runtime, table: str, ends: Ends) -> Records:
     columns = ("partition", "offset", "kafka_key", "raw_bytes")
-    found: list[tuple[Position, bytes]] = []
-    for batch in opened.scan(selected_fields=columns).to_arrow_batch_reader():
-        rows = zip(*(batch[name].to_pylist() for name in columns), strict=True)
-        found += [((p, o), digest(key, value)) for p, o, key, value in rows if o < ends[p]]
-    return found
+    pieces = _scan(runtime, table, columns, ends)
+    return _together([Records(_numbers(piece, columns), digests(*(piece[name].to_pylist() for name in columns[2:]))) for piece in pieces])
+
+
+def _together(parts: list[Records]) -> Records:
+    if not parts:
+        return Records(np.empty(0, np.int64), np.empty(0, np.int64))
+    return Records(np.concatenate([p.positions for p in parts]), np.concatenate([p.digests for p in parts]))
 
 
 def read_holdings(runtime: Runtime, platform: Platform, exchange: str, ends: Ends) -> Holdings:
@@ -117,7 +143,7 @@ def read_holdings(runtime: Runtime, platform: Platform, exchange: str, ends: End
         silver=_positions(runtime, tables[Layer.SILVER], ends),
         dlq=_positions(runtime, tables[Layer.DLQ], ends, f"kafka_topic = '{topic}'"),
         bronze=_bronze(runtime, tables[Layer.BRONZE], ends),
-        kafka={position: digest(key, value) for position, key, value in read_topic(runtime, topic, ends)},
+        kafka=_kafka(runtime, topic, ends),
     )
 
 
