@@ -5,6 +5,9 @@ Binance alone. Each round kills three times: with a warm spare, without one, and
 `while true; do spark-submit ...; done`, on the same topic and machine, while the suite's own driver is stopped. A round's
 times are read from the checkpoints: the commit log's first file whose offsets are past what Kafka held at the kill.
 
+Then the other ways for a driver to end, with a spare as the platform has it: k2.bench.deaths has them, and the second
+kill of a stream whose spare was used up by the first.
+
 The restart backoff is set to 0, because every kill stands for a first death.
 """
 
@@ -13,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,13 +28,14 @@ from statistics import median, quantiles
 
 import yaml
 
+from k2.bench.deaths import DEATHS, Death, kill_jvm
 from k2.bench.report import Figure, Report, machine
 from k2.checkpoints.reader import read_tail
 from k2.launchers import sessions
 from k2.launchers.records import alive, read_all
 from k2.launchers.spares import read_spares
 from k2.probes.kafka import KafkaHeads
-from k2.processes import ProcessId, family
+from k2.processes import ProcessId
 from k2.registry.platform import CONFIG_DIR
 from k2.registry.runtime import Runtime
 from k2.stack import control
@@ -43,6 +46,8 @@ from k2.state import streams
 from k2.state.database import connect
 
 ROUNDS = 20
+ROUNDS_OF_OTHERS = 5
+SECOND_KILL = "second kill, spare not refilled"
 STREAM = "bronze_binance"
 RIVAL = "while true; do spark-submit; done"
 LIMIT_SECONDS = 240.0
@@ -63,6 +68,7 @@ def run(rounds: int = ROUNDS) -> Report:
             bench = _Bench(runtime, home)
             _want({name: name == STREAM for name in runtime.platform.streams}, runtime)
             arms: dict[str, list[float]] = {"spare": [], "cold": [], "bare": []}
+            others: dict[str, list[float]] = {name: [] for name in (*DEATHS, SECOND_KILL)}
             for number in range(1, rounds + 1):
                 progress.say(f"round {number} of {rounds}")
                 arms["spare"].append(bench.heal(with_spare=True))
@@ -71,10 +77,16 @@ def run(rounds: int = ROUNDS) -> Report:
                 arms["bare"].append(bench.heal_bare())
                 _want({STREAM: True}, runtime)
                 progress.say(", ".join(f"{arm} {times[-1]:.1f} s" for arm, times in arms.items()))
+            for number in range(1, min(rounds, ROUNDS_OF_OTHERS) + 1):
+                progress.say(f"other ends, round {number} of {min(rounds, ROUNDS_OF_OTHERS)}")
+                for name, inflict in DEATHS.items():
+                    others[name].append(bench.heal_from(inflict))
+                others[SECOND_KILL].append(bench.heal_again())
+                progress.say(", ".join(f"{name} {times[-1]:.1f} s" for name, times in others.items()))
     finally:
         control.down(home)
     shutil.rmtree(home)
-    return Report("heal", machine(), figures(arms["spare"], arms["cold"], arms["bare"]))
+    return Report("heal", machine(), figures(arms["spare"], arms["cold"], arms["bare"]) + tuple(Figure.of(name, times, "s") for name, times in others.items()))
 
 
 def figures(spare: list[float], cold: list[float], bare: list[float]) -> tuple[Figure, ...]:
@@ -106,14 +118,12 @@ class _Bench:
 
     def heal(self, *, with_spare: bool) -> float:
         """Seconds from the kill of the driver's JVM to the commit that is sought."""
-        checkpoint = self._runtime.checkpoint(STREAM)
-        self._settle(checkpoint)
-        _until(lambda: any(warm for _, warm in read_spares(self._runtime).values()), "a spare is warm")
+        checkpoint = self._ready()
         if not with_spare:
             for process, _ in read_spares(self._runtime).values():
                 sessions.kill(process)
         how = "spare" if with_spare else "cold"
-        seconds = self._kill(checkpoint, self._driver())
+        seconds = self._until_commit(checkpoint, lambda: kill_jvm(self._driver()))
         found = max((r for r in read_all(self._runtime)[0] if r.stream == STREAM), key=lambda record: record.fence)
         if found.how != how:
             raise K2Error(f"the stream came back by a {found.how} start, this was to measure a {how} one: run the benchmark on a quiet machine")
@@ -125,13 +135,29 @@ class _Bench:
         with self._loop() as leader:
             checkpoint = self._home / "bare" / "checkpoint"
             self._settle(checkpoint)
-            return self._kill(checkpoint, leader())
+            return self._until_commit(checkpoint, lambda: kill_jvm(leader()))
 
-    def _kill(self, checkpoint: Path, leader: ProcessId) -> float:
+    def heal_from(self, inflict: Death) -> float:
+        """The same from the moment that another end of the driver is told by, with a warm spare."""
+        checkpoint = self._ready()
+        return self._until_commit(checkpoint, lambda: inflict(self._runtime, self._driver()))
+
+    def heal_again(self) -> float:
+        """The same of a kill that comes as soon as the driver has come back from an earlier one."""
+        checkpoint = self._ready()
+        self._until_commit(checkpoint, lambda: kill_jvm(self._driver()))
+        return self._until_commit(checkpoint, lambda: kill_jvm(self._driver()))
+
+    def _ready(self) -> Path:
+        checkpoint = self._runtime.checkpoint(STREAM)
+        self._settle(checkpoint)
+        _until(lambda: any(warm for _, warm in read_spares(self._runtime).values()), "a spare is warm")
+        return checkpoint
+
+    def _until_commit(self, checkpoint: Path, inflict: Callable[[], float]) -> float:
+        """Seconds from the moment that `inflict` tells to the first commit of rows that came later."""
+        killed = inflict()
         ends = sum(self._ends().values())
-        jvm = next(process for process in family([leader]) if process.name == "java")
-        killed = time.time()
-        jvm.send(signal.SIGKILL)
         deadline = time.monotonic() + LIMIT_SECONDS
         while time.monotonic() < deadline:
             tail = read_tail(checkpoint)
