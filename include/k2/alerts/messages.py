@@ -46,6 +46,7 @@ def opened(incident: dict[str, Any], routes: Routes, airflow: str) -> Message:
             _header(f"{SIGNS[incident['severity']]} {incident['title']}"),
             _fields(Since=_clock(incident["opened_at"]), Concerns=subject(incident["key"]), Urgency=WHAT_TO_EXPECT[incident["severity"]]),
             _section(incident["detail"] + (f"\n{STREAM_ADVICE}" if _kind(incident["key"]) == "stream" else "")),
+            *_evidence(incident),
             _button(airflow, incident["key"]),
             _footer(incident),
         ],
@@ -66,6 +67,7 @@ def resolved(incident: dict[str, Any], routes: Routes, airflow: str) -> Message:
                 Concerns=subject(incident["key"]),
             ),
             _section(f"{incident['detail']}\nHow it ended: {incident['resolution']}"),
+            *_evidence(incident),
             _button(airflow, incident["key"]),
             _footer(incident),
         ],
@@ -127,6 +129,13 @@ def _section(text: str) -> dict[str, Any]:
     """Details are plain text, because the terminal shows them too; only their captions are made bold here."""
     marked = "\n".join(_bold_caption(line) for line in escape(text).splitlines())
     return {"type": "section", "text": {"type": "mrkdwn", "text": _cut(marked, SECTION_LIMIT)}}
+
+
+def _evidence(incident: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was found beside the verdict, as it was printed."""
+    if not incident["evidence"]:
+        return []
+    return [{"type": "section", "text": {"type": "mrkdwn", "text": f"```{_cut(escape(incident['evidence']), SECTION_LIMIT)}```"}}]
 
 
 def _bold_caption(line: str) -> str:

@@ -9,6 +9,11 @@ from psycopg.types.json import Jsonb
 from k2.state.database import Connection
 
 
+def stream_key(stream: str) -> str:
+    """The key of what is wrong with a stream itself."""
+    return f"stream:{stream}"
+
+
 def open_incident(connection: Connection, key: str, severity: str, title: str, detail: str) -> int | None:
     """Open an incident. Returns its id, or None when one is open for this key already (its detail is refreshed)."""
     row = connection.execute(
@@ -28,6 +33,11 @@ def resolve_incident(connection: Connection, key: str, resolution: str) -> int |
         "UPDATE k2.incidents SET resolved_at = clock_timestamp(), resolution = %s WHERE key = %s AND resolved_at IS NULL RETURNING id", (resolution, key)
     ).fetchone()
     return int(row["id"]) if row else None
+
+
+def add_evidence(connection: Connection, key: str, evidence: str) -> None:
+    """Keep with the open incident of this key what was found beside the verdict. The last finding stands."""
+    connection.execute("UPDATE k2.incidents SET evidence = %s WHERE key = %s AND resolved_at IS NULL", (evidence, key))
 
 
 def untold(connection: Connection) -> list[dict[str, Any]]:

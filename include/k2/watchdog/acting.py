@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
+from k2.launchers import stacks
 from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
 from k2.launchers.start import NotSafe, NotWanted, end_older, start
 from k2.registry.observed import Action, Decision, DriverState
 from k2.registry.runtime import Runtime
-from k2.state import database, streams
+from k2.state import database, incidents, streams
 from k2.supervision.edges import ACTS, HUNG
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
             killed = end_older(agent, decision.stream, decision.fence)
             return Done(decision.stream, decision.action, True, f"killed {killed} drivers with fences below {decision.fence}")
         if decision.verdict in HUNG:
-            _dump(agent, decision)
+            _keep_stacks(runtime, agent, decision)
         drained = _stop(runtime, agent, decision).drained if decision.action is Action.REPLACE else None
         last_commit_at = _last_commit_at(runtime, decision.stream)
         started = start(
@@ -93,12 +95,16 @@ def _stop(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
     return Done(decision.stream, decision.action, True, f"stopped fence {running[0].fence}: {how}", running[0].fence, ended.drained)
 
 
-def _dump(agent: AgentClient, decision: Decision) -> None:
-    """Keep what the threads of a driver that hangs are doing, before it is killed."""
+def _keep_stacks(runtime: Runtime, agent: AgentClient, decision: Decision) -> None:
+    """Keep what the threads of a driver that hangs are doing, before it is killed, and tell where it stands with the incident."""
     try:
-        if path := agent.dump(decision.stream, decision.fence):
-            log.warning("%s of %s: what its threads did is in %s", decision.verdict, decision.stream, path)
-    except (AgentUnavailable, AgentRefused) as error:
+        path = agent.dump(decision.stream, decision.fence)
+        if not path:
+            return
+        evidence = f"{stacks.where(Path(path).read_text(errors='replace'))}\nAll threads: {path}".strip()
+        with database.connect(runtime, "control") as connection:
+            incidents.add_evidence(connection, incidents.stream_key(decision.stream), evidence)
+    except (AgentUnavailable, AgentRefused, OSError, database.StateUnavailable) as error:
         log.warning("no stacks of %s: %s", decision.stream, error)
 
 

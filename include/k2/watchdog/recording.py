@@ -68,7 +68,7 @@ def _record_checkpoint(connection: Connection, stream: str, wanted: Wanted, chec
 
 
 def _record_incident(connection: Connection, decision: Decision) -> None:
-    key = f"stream:{decision.stream}"
+    key = incidents.stream_key(decision.stream)
     # A hang that has not stood yet may be a clock that was set forward.
     if decision.verdict in TROUBLE - HUNG or (decision.verdict in HUNG and decision.action is Action.START):
         severity, what = TOLD.get(decision.verdict, ("page", "hangs"))

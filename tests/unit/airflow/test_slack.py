@@ -42,7 +42,15 @@ class Incidents:
 
 
 def incident(number: int = 1, **changes: Any) -> dict[str, Any]:
-    row = {"id": number, "key": f"stream:s{number}", "severity": "page", "title": f"Stream s{number} died", "detail": "signal 9", "opened_at": AT}
+    row = {
+        "id": number,
+        "key": f"stream:s{number}",
+        "severity": "page",
+        "title": f"Stream s{number} died",
+        "detail": "signal 9",
+        "evidence": None,
+        "opened_at": AT,
+    }
     return row | dict.fromkeys(("resolved_at", "resolution", "message", "told_opened_at", "told_resolved_at")) | changes
 
 

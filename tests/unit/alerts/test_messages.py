@@ -24,6 +24,7 @@ def incident(**changes: Any) -> dict[str, Any]:
         "severity": "page",
         "title": "Stream bronze_binance died",
         "detail": "its driver with fence 3 was ended by signal 9",
+        "evidence": None,
         "opened_at": OPENED,
         "resolved_at": None,
         "resolution": None,
@@ -103,3 +104,10 @@ def test_slack_limits_hold(title: str, detail: str) -> None:
 def test_duration_reads_like_a_person(seconds: int, words: str) -> None:
     """Two units at most."""
     assert messages.duration(OPENED, OPENED + timedelta(seconds=seconds)) == words
+
+
+def test_evidence_is_shown_as_it_was_printed() -> None:
+    """A block of its own, in both messages; without evidence there is none."""
+    for make in (messages.opened, messages.resolved):
+        plain, told = (make(incident(evidence=evidence, resolved_at=OPENED, resolution="-"), ROUTES, AIRFLOW).blocks for evidence in (None, "at <init>"))
+        assert [block["text"]["text"] for block in told if block not in plain] == ["```at &lt;init&gt;```"]
