@@ -39,11 +39,12 @@ class TableHeads:
         """Raises OSError or ValueError when the metadata file cannot be read."""
         kept = self._seen.get(table)
         if kept is None or kept[0] != metadata_location:
-            kept = self._seen[table] = metadata_location, main_branch(json.loads(_file(metadata_location).read_bytes()))
+            kept = self._seen[table] = metadata_location, main_branch(json.loads(local_file(metadata_location).read_bytes()))
         return kept[1]
 
 
-def _file(location: str) -> Path:
+def local_file(location: str) -> Path:
+    """Where a file: location is on this machine. Raises ValueError for any other store."""
     parts = urlparse(location)
     if parts.scheme not in ("", "file"):
         raise ValueError(f"metadata at {location!r} cannot be read: the probe reads file: locations")

@@ -17,6 +17,7 @@ COMMANDS = {
     "status": "services, streams and open incidents",
     "explain": "what the watchdog sees of a stream, and what it concludes",
     "logs": "show the log of a service or of a stream's driver",
+    "certify": "check from metadata alone that no batch is missing or doubled",
     "reconcile": "prove that nothing was lost or doubled",
     "config": "check include/config/platform.yaml",
     "demo": "the whole platform in front of your eyes: a driver is killed and comes back",
