@@ -19,6 +19,8 @@ DOCUMENTS = ("README.md", "docs/runbook.md")
 EXECUTED = {
     "config": "ok",
     "reconcile": "Nothing lost, nothing doubled",
+    "certify": "bronze_binance is green",
+    "certify bronze_binance": "nobody else wrote",
     "status": "bronze_binance",
     "explain bronze_binance": "the head of the source",
     "logs airflow_scheduler -n 50": "",
@@ -34,6 +36,7 @@ EXECUTED = {
 ELSEWHERE = {
     "test": "this run",
     "COMMAND --help": "test_help_of_every_command",
+    "certify STREAM": "certify bronze_binance",
     "logs NAME": "logs airflow_scheduler -n 50",
     "demo --kills 20 --exit": "too long for every day: tests/integration/test_demo.py, with --full",
     "bench heal": "an hour with the whole platform to itself: run by hand, its figures are in decision 0007",

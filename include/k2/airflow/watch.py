@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ class Watch:
 
     looks: Sequence[watchdog.Look]
     done: Sequence[watchdog.Done]
+    certified: Sequence[watchdog.Written] = field(default_factory=list)
 
     def failures(self) -> list[watchdog.Done]:
         return [done for done in self.done if not done.ok]
@@ -30,13 +31,13 @@ class Watch:
 def look_and_act(runtime: Runtime) -> Watch:
     """Observe every stream afresh, decide, act. What woke the run is no input: it may be old by now.
 
-    What is urgent comes first: a full look waits seconds for a broker that is silent.
+    What is urgent comes first: a full look waits seconds for a broker that is silent. Only a run that had nothing to do writes certificates: no start waits.
     """
     urgent = watchdog.urgent(runtime)
     done = watchdog.act(runtime, [look.decision for look in urgent])
     looks = watchdog.look(runtime)
     done += watchdog.act(runtime, [look.decision for look in looks])
-    return Watch([*urgent, *looks], done)
+    return Watch([*urgent, *looks], done, [] if done else watchdog.certify_due(runtime))
 
 
 def untold_incidents(runtime: Runtime) -> int:
@@ -80,7 +81,11 @@ def table(watch: Watch) -> str:
         action = str(decision.action) + (f" until {decision.not_before:%H:%M:%S}" if decision.not_before else "")
         seen.append((decision.stream, str(decision.verdict), action, _driver(look), _last_commit(look), _behind(look), decision.because))
     done = [("stream", "did", "result", "detail"), *((d.stream, str(d.action), "done" if d.ok else "FAILED", d.detail) for d in watch.done)]
-    return "\n".join([*_aligned(seen), "", *(_aligned(done) if watch.done else ["Nothing had to be done."])])
+    certified = [
+        f"Certificate of {w.stream}: {w.certificate.color}: {w.certificate.sentence()}" if w.certificate else f"No certificate of {w.stream}: {w.error}"
+        for w in watch.certified
+    ]
+    return "\n".join([*_aligned(seen), "", *(_aligned(done) if watch.done else ["Nothing had to be done."]), *certified])
 
 
 def _driver(look: watchdog.Look) -> str:

@@ -38,6 +38,9 @@ class StreamStatus:
     last_commit_at: datetime | None
     memory_mb: float | None
     budget_mb: int
+    certificate: str | None = None
+    """Color of the certificate of its newest certified start; None when none was made yet."""
+    certified_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ def _services(home: Home, runtime: Runtime, alive: dict[str, ProcessId], drivers
 
 
 def _streams(runtime: Runtime, drivers: dict[str, ProcessId]) -> tuple[list[StreamStatus], list[dict[str, Any]], str]:
+    from k2.state import certificates
     from k2.state.database import StateUnavailable, connect
     from k2.state.incidents import open_incidents
 
@@ -130,6 +134,7 @@ def _streams(runtime: Runtime, drivers: dict[str, ProcessId]) -> tuple[list[Stre
         with connect(runtime, "reader") as connection:
             verdicts = {row["stream"]: row for row in connection.execute("SELECT * FROM k2.verdicts").fetchall()}
             incidents = open_incidents(connection)
+            certified = certificates.latest(connection)
     except StateUnavailable as error:
         return [], [], str(error).splitlines()[0]
     found = []
@@ -149,6 +154,8 @@ def _streams(runtime: Runtime, drivers: dict[str, ProcessId]) -> tuple[list[Stre
                 last_commit_at=datetime.fromisoformat(checkpoint["last_commit_at"]) if checkpoint.get("last_commit_at") else None,
                 memory_mb=memory_mb(family(processes)) if processes else None,
                 budget_mb=stream.memory_mb,
+                certificate=certified.get(name, {}).get("color"),
+                certified_at=certified.get(name, {}).get("at"),
             )
         )
     return found, incidents, ""

@@ -63,6 +63,16 @@ def test_what_is_urgent_is_done_before_the_full_look(monkeypatch: pytest.MonkeyP
     assert summary(watch)["verdicts"] == {"bronze_binance": "STARTING"}
 
 
+def test_certificates_are_written_by_a_run_that_had_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that could not be written is in the log."""
+    monkeypatch.setattr(watchdog, "urgent", lambda runtime: [])
+    monkeypatch.setattr(watchdog, "look", lambda runtime: [look("bronze_binance", Verdict.IDLE, Action.NONE, "all committed")])
+    monkeypatch.setattr(watchdog, "act", lambda runtime, decisions: [])
+    monkeypatch.setattr(watchdog, "certify_due", lambda runtime: [watchdog.Written("bronze_kraken", error="OSError: away")])
+    watch = look_and_act(None)  # type: ignore[arg-type]
+    assert table(watch).endswith("No certificate of bronze_kraken: OSError: away")
+
+
 def test_table_of_a_quiet_moment() -> None:
     """Nothing done is said in words."""
     assert table(Watch([look("bronze_binance", Verdict.IDLE, Action.NONE, "all committed")], [])).endswith("Nothing had to be done.")

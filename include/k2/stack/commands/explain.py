@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from k2.registry.observed import Decision, Observation, Reading
+    from k2.registry.runtime import Runtime
 
 READINGS = {
     "wanted": "what is wanted",
@@ -46,7 +47,25 @@ def run(args: argparse.Namespace) -> int:
     now = datetime.now(UTC)
     found = examine(runtime, observe(runtime, args.stream), now)
     console().print(render(found.observation, found.decision, now))
+    console().print(_certificate(runtime, args.stream), markup=False)
     return 0 if found.decision.verdict in CALM else 1
+
+
+def _certificate(runtime: Runtime, stream: str) -> str:
+    """The newest certificate, in a line."""
+    from k2.state import certificates
+    from k2.state.database import StateUnavailable, connect
+
+    try:
+        with connect(runtime, "reader") as connection:
+            row = certificates.latest(connection).get(stream)
+    except StateUnavailable:
+        return "\nCertificate: cannot be known, PostgreSQL does not answer"
+    if row is None:
+        return "\nCertificate: none yet, it is written once a start has committed"
+    bad = [f"{check['name']}: {check['evidence']}" for check in row["checks"] if check["result"] != "passed"]
+    covers = f"batches {row['first']}-{row['last']}" if row["batches"] else "no batch"
+    return f"\nCertificate: {row['color']}, fence {row['fence']}, {row['at']:%Y-%m-%d %H:%M} UTC, {covers}" + "".join(f"; {words}" for words in bad)
 
 
 def render(observation: Observation, decision: Decision, now: datetime) -> Group:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from k2.stack.status import PlatformStatus
+    from k2.stack.status import PlatformStatus, StreamStatus
 
 GOOD = {"healthy", "done", "IDLE", "PROGRESSING"}
 CALM = {"waiting", "starting", "stopped", "stopping", "STARTING", "STOPPED", "STOPPING", "not judged yet"}
@@ -65,13 +65,13 @@ def render(status: PlatformStatus) -> Group:
     if status.unknown:
         parts.append(f"\n[red]Streams and incidents are unknown:[/] {escape(status.unknown)}")
     else:
-        streams = Table("Stream", "Verdict", "Since", "Lag rows", "Last commit", "Memory MiB", "", box=None, header_style="bold", pad_edge=False)
+        streams = Table("Stream", "Verdict", "Since", "Lag rows", "Last commit", "Certificate", "Memory MiB", "", box=None, header_style="bold", pad_edge=False)
         for t in status.streams:
             memory = f"{t.memory_mb:.0f} of {t.budget_mb}" if t.memory_mb is not None else ""
             lag = "" if t.lag_rows is None else f"{t.lag_rows:,}"
-            streams.add_row(t.name, _coloured(t.verdict), _since(t.since), lag, _since(t.last_commit_at), memory, escape(t.because))
+            streams.add_row(t.name, _coloured(t.verdict), _since(t.since), lag, _since(t.last_commit_at), _certificate(t), memory, escape(t.because))
         for spare in status.spares:
-            streams.add_row("(spare)", spare.state, "", "", "", f"{spare.memory_mb:.0f} of {spare.budget_mb}", "takes the place of a driver that dies")
+            streams.add_row("(spare)", spare.state, "", "", "", "", f"{spare.memory_mb:.0f} of {spare.budget_mb}", "takes the place of a driver that dies")
         parts += ["", streams]
         for incident in status.incidents:
             what = f"{escape(incident['title'])}, open for {_since(incident['opened_at'])}: {escape(incident['detail'])}"
@@ -82,6 +82,11 @@ def render(status: PlatformStatus) -> Group:
     if not status.supervised:
         parts.append("[red]The supervisor does not run, so nothing that crashes is started again:[/] ./k2 up starts it.")
     return Group(*parts)  # type: ignore[arg-type]
+
+
+def _certificate(stream: StreamStatus) -> str:
+    style = {"green": "green", "red": "bold red"}.get(str(stream.certificate), "yellow")
+    return f"[{style}]{stream.certificate}[/] {_since(stream.certified_at)}" if stream.certificate else ""
 
 
 def _coloured(state: str) -> str:

@@ -20,5 +20,8 @@ CREATE INDEX certificates_of_a_stream ON k2.certificates (stream, id);
 GRANT SELECT, INSERT ON k2.certificates TO k2_control;
 GRANT SELECT ON k2.certificates TO k2_reader;
 
--- What a person let a start skip because Kafka no longer had it: {"partition": [first offset, one after the last]}.
-ALTER TABLE k2.launches ADD COLUMN accepted_loss jsonb;
+-- Why a stream is not started though it is wanted, until a person adopts it; and the generation that did.
+ALTER TABLE k2.streams ADD COLUMN held_for text, ADD COLUMN adopted_generation bigint;
+-- Whether a person had adopted what the start goes on from, and what it may skip because Kafka no longer has it:
+-- {"partition": [first offset, one after the last]}.
+ALTER TABLE k2.launches ADD COLUMN adopted boolean NOT NULL DEFAULT false, ADD COLUMN accepted_loss jsonb;
