@@ -23,6 +23,7 @@ class WatchStreams(BaseOperator):
 
     def execute(self, context: Any) -> None:
         from k2.airflow import watch
+        from k2.alerts.waiting import waiting
         from k2.registry.runtime import load_runtime
 
         runtime = load_runtime()
@@ -32,10 +33,10 @@ class WatchStreams(BaseOperator):
         context["ti"].xcom_push(SUMMARY_KEY, watch.summary(result))
         if failures := result.failures():
             raise watch.ActionFailed("; ".join(f"{f.action} of {f.stream}: {f.detail}" for f in failures))
-        waiting = watch.untold_incidents(runtime)
-        if not waiting:
+        untold = waiting(runtime)
+        if not untold:
             raise DownstreamTasksSkipped(tasks=sorted(self.downstream_task_ids))
-        self.log.info("Incidents to be told: %s", waiting)
+        self.log.info("To be told: %s", "; ".join(f"incident {incident['id']} {what}" for incident, what in untold))
 
 
 class TellPeople(BaseOperator):

@@ -7,6 +7,7 @@ between Slack's answer and the database's sends a message twice: twice is better
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.slack.hooks.slack import SlackHook
@@ -15,9 +16,11 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.http_retry.builtin_handlers import ConnectionErrorRetryHandler, RateLimitErrorRetryHandler
 
 from k2.alerts import messages
+from k2.alerts.due import Due
+from k2.alerts.waiting import waiting
 from k2.registry.runtime import Runtime
 from k2.state.database import connect
-from k2.state.incidents import told, untold
+from k2.state.incidents import told
 
 TIMEOUT_SECONDS = 10
 
@@ -31,12 +34,12 @@ class Told:
     incident: int
     title: str
     what: str
-    """opened or resolved; for a message that was not taken, the reason."""
+    """As in k2.alerts.due.Due; for a message that was not taken, the reason."""
     ok: bool
 
 
 def tell(runtime: Runtime) -> list[Told]:
-    """Tell people of every incident whose opening or end they do not know, and stop at the first sign that Slack is away.
+    """Tell people what they do not know of any incident, and stop at the first sign that Slack is away.
 
     No row is locked while Slack is asked: the supervision writes to the same rows. Two callers at once would send
     everything twice, so there is one: `streams_watch`, which has one run at a time.
@@ -46,31 +49,29 @@ def tell(runtime: Runtime) -> list[Told]:
         timeout=TIMEOUT_SECONDS,
         retry_handlers=[ConnectionErrorRetryHandler(max_retry_count=1), RateLimitErrorRetryHandler(max_retry_count=1)],
     )
-    with connect(runtime, "control") as connection:
-        waiting = untold(connection)
     done: list[Told] = []
-    for incident in waiting:
+    for incident, what in waiting(runtime):
         try:
-            message = send(hook, incident, runtime)
+            message = send(hook, incident, what, runtime)
         except SlackApiError as error:
             done.append(Told(incident["id"], incident["title"], f"Slack answered {error.response.get('error')!r}", ok=False))
             continue
         except (SlackClientError, OSError, AirflowException) as error:
             done.append(Told(incident["id"], incident["title"], f"{type(error).__name__}: {error}", ok=False))
             break
-        is_resolved = incident["resolved_at"] is not None
         with connect(runtime, "control") as connection:
-            told(connection, incident["id"], resolved=is_resolved, message=message)
-        done.append(Told(incident["id"], incident["title"], "resolved" if is_resolved else "opened", ok=True))
+            told(connection, incident, message)
+        done.append(Told(incident["id"], incident["title"], what, ok=True))
     return done
 
 
-def send(hook: SlackHook, incident: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
-    """Bring Slack up to date with one incident. Returns where its message is: {"channel", "ts"}."""
-    routes = runtime.platform.alerts.routes
-    if incident["resolved_at"] is None:
-        return _post(hook, messages.opened(incident, routes, runtime.airflow))
-    message = messages.resolved(incident, routes, runtime.airflow)
+def send(hook: SlackHook, incident: dict[str, Any], what: Due, runtime: Runtime) -> dict[str, Any]:
+    """Bring Slack up to date with one incident. Returns where its message is: {"channel", "ts"}.
+
+    A reminder is shown in the channel too; any other reply stays in the thread of the incident's one message.
+    """
+    make = messages.resolved if what is Due.RESOLVED else messages.opened
+    message = make(incident, runtime.platform.alerts.routes, runtime.airflow)
     first = incident["message"]
     if not first:
         return _post(hook, message)
@@ -80,7 +81,8 @@ def send(hook: SlackHook, incident: dict[str, Any], runtime: Runtime) -> dict[st
         if error.response.get("error") != "message_not_found":
             raise
         return _post(hook, message)
-    hook.call("chat.postMessage", json={"channel": first["channel"], "thread_ts": first["ts"], "text": messages.reply(incident)})
+    answer = {"channel": first["channel"], "thread_ts": first["ts"], "text": messages.reply(incident, what, datetime.now(UTC))}
+    hook.call("chat.postMessage", json=answer | ({"reply_broadcast": True} if what is Due.REMINDER else {}))
     return {"channel": first["channel"], "ts": first["ts"]}
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from k2 import watchdog
 from k2.registry.runtime import Runtime
-from k2.state.database import connect
 
 
 class ActionFailed(RuntimeError):
@@ -38,15 +37,6 @@ def look_and_act(runtime: Runtime) -> Watch:
     looks = watchdog.look(runtime)
     done += watchdog.act(runtime, [look.decision for look in looks])
     return Watch([*urgent, *looks], done, [] if done else watchdog.certify_due(runtime))
-
-
-def untold_incidents(runtime: Runtime) -> int:
-    """How many incidents people have not been told of."""
-    with connect(runtime, "control") as connection:
-        row = connection.execute(
-            "SELECT count(*) AS n FROM k2.incidents WHERE told_opened_at IS NULL OR (resolved_at IS NOT NULL AND told_resolved_at IS NULL)"
-        ).fetchone()
-    return int(row["n"]) if row else 0
 
 
 def woken_by(context: Any) -> str:

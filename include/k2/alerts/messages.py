@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from k2.alerts.due import Due
 from k2.registry.platform import Routes
 
 SIGNS = {"page": ":red_circle:", "ticket": ":large_orange_circle:", "digest": ":large_yellow_circle:"}
@@ -74,9 +75,20 @@ def resolved(incident: dict[str, Any], routes: Routes, airflow: str) -> Message:
     )
 
 
-def reply(incident: dict[str, Any]) -> str:
-    """The line that is added to the thread when an incident is resolved."""
-    return escape(f"Resolved after {duration(incident['opened_at'], incident['resolved_at'])}: {incident['resolution']}")
+def reply(incident: dict[str, Any], due: Due, now: datetime) -> str:
+    """The line that is added to the thread of an incident that people know."""
+    since = duration(incident["opened_at"], incident["resolved_at"] or now)
+    if due is Due.RESOLVED:
+        return escape(f"Resolved after {since}: {incident['resolution']}")
+    if due is Due.REMINDER:
+        return escape(f"Still open after {since}: {incident['title']}. {incident['detail']}")
+    return escape(f"Again, for the {ordinal(incident['times'])} time in {since}: {incident['title']}. {incident['detail']}")
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def subject(key: str) -> str:

@@ -8,6 +8,9 @@ from psycopg.types.json import Jsonb
 
 from k2.state.database import Connection
 
+SAME_WITHIN_MINUTES = 10
+"""An incident that comes back so soon after its end is the same one."""
+
 
 def stream_key(stream: str) -> str:
     """The key of what is wrong with a stream itself."""
@@ -15,13 +18,29 @@ def stream_key(stream: str) -> str:
 
 
 def open_incident(connection: Connection, key: str, severity: str, title: str, detail: str) -> int | None:
-    """Open an incident. Returns its id, or None when one is open for this key already (its detail is refreshed)."""
+    """Open an incident, or open one of the same key again that was resolved a moment ago: a cause that comes and goes is one.
+
+    Returns its id, or None when one is open for this key already (its detail is refreshed).
+    """
+    values = {"key": key, "severity": severity, "title": title, "detail": detail, "minutes": SAME_WITHIN_MINUTES}
     row = connection.execute(
         """
-        INSERT INTO k2.incidents (key, severity, title, detail) VALUES (%s, %s, %s, %s)
+        UPDATE k2.incidents SET severity = %(severity)s, title = %(title)s, detail = %(detail)s, evidence = NULL, times = times + 1,
+            resolved_at = NULL, resolution = NULL, told_resolved_at = NULL
+        WHERE id = (SELECT max(id) FROM k2.incidents WHERE key = %(key)s)
+            AND resolved_at > clock_timestamp() - make_interval(mins => %(minutes)s)
+        RETURNING id
+        """,
+        values,
+    ).fetchone()
+    if row is not None:
+        return int(row["id"])
+    row = connection.execute(
+        """
+        INSERT INTO k2.incidents (key, severity, title, detail) VALUES (%(key)s, %(severity)s, %(title)s, %(detail)s)
         ON CONFLICT (key) WHERE resolved_at IS NULL DO UPDATE SET detail = excluded.detail RETURNING id, xmax = 0 AS is_new
         """,
-        (key, severity, title, detail),
+        values,
     ).fetchone()
     assert row is not None
     return int(row["id"]) if row["is_new"] else None
@@ -40,25 +59,21 @@ def add_evidence(connection: Connection, key: str, evidence: str) -> None:
     connection.execute("UPDATE k2.incidents SET evidence = %s WHERE key = %s AND resolved_at IS NULL", (evidence, key))
 
 
-def untold(connection: Connection) -> list[dict[str, Any]]:
-    """Incidents whose opening or resolution people have not been told, locked for the caller."""
-    return connection.execute(
-        """
-        SELECT * FROM k2.incidents WHERE told_opened_at IS NULL OR (resolved_at IS NOT NULL AND told_resolved_at IS NULL)
-        ORDER BY id FOR UPDATE SKIP LOCKED
-        """
-    ).fetchall()
+def tellable(connection: Connection) -> list[dict[str, Any]]:
+    """Incidents of which people may have to be told something: those that are open, and those whose end they do not know."""
+    return connection.execute("SELECT * FROM k2.incidents WHERE resolved_at IS NULL OR told_resolved_at IS NULL ORDER BY id").fetchall()
 
 
-def told(connection: Connection, incident: int, *, resolved: bool, message: dict[str, Any]) -> None:
-    """Remember that people were told, and the message that later ones answer to."""
+def told(connection: Connection, incident: dict[str, Any], message: dict[str, Any]) -> None:
+    """Remember that people were told of an incident as it is in this row, and the message that later ones answer to."""
     connection.execute(
         """
-        UPDATE k2.incidents SET message = %(message)s, told_opened_at = coalesce(told_opened_at, clock_timestamp()),
+        UPDATE k2.incidents SET message = %(message)s, told_at = clock_timestamp(), told_times = %(times)s,
+            told_opened_at = coalesce(told_opened_at, clock_timestamp()),
             told_resolved_at = CASE WHEN %(resolved)s THEN clock_timestamp() ELSE told_resolved_at END
-        WHERE id = %(id)s
+        WHERE id = %(id)s AND times = %(times)s
         """,
-        {"id": incident, "resolved": resolved, "message": Jsonb(message)},
+        {"id": incident["id"], "times": incident["times"], "resolved": incident["resolved_at"] is not None, "message": Jsonb(message)},
     )
 
 

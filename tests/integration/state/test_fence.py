@@ -210,7 +210,7 @@ def test_a_verdict_keeps_the_moment_it_began(clean: Runtime) -> None:
 
 
 def test_an_incident_is_opened_and_resolved_once(clean: Runtime) -> None:
-    """One open incident per key, however many watchdogs report it; after its resolution the next one is another."""
+    """One open incident per key, however many watchdogs report it; soon after its end it is opened again, later the next one is another."""
     with database.connect(clean, "control") as c:
         first = incidents.open_incident(c, "stream:a", "page", "Stream a died", "killed")
         assert first is not None
@@ -218,6 +218,15 @@ def test_an_incident_is_opened_and_resolved_once(clean: Runtime) -> None:
         assert [i["detail"] for i in incidents.open_incidents(c)] == ["killed again"]
         assert incidents.resolve_incident(c, "stream:a", "committed") == first
         assert incidents.resolve_incident(c, "stream:a", "committed") is None
+        assert incidents.open_incident(c, "stream:a", "page", "Stream a hangs", "again") == first, "a moment later it is the same incident"
+        (again,) = incidents.tellable(c)
+        assert (again["times"], again["title"], again["resolved_at"], again["resolution"]) == (2, "Stream a hangs", None, None)
+        incidents.told(c, again | {"times": 1}, {"ts": "old"})
+        assert incidents.tellable(c)[0]["told_times"] == 0, "what was told was the first time"
+        incidents.told(c, again, {"ts": "1"})
+        assert incidents.tellable(c)[0]["told_times"] == 2
+        incidents.resolve_incident(c, "stream:a", "committed")
+        c.execute("UPDATE k2.incidents SET resolved_at = resolved_at - interval '11 minutes'")
         assert incidents.open_incident(c, "stream:a", "page", "Stream a died", "killed") not in (None, first)
 
 

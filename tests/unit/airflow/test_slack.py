@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from k2.airflow import slack
+from k2.alerts.due import REMIND_AFTER, Due, due
 from k2.alerts.slack_simulator import Fault, Workspace, build
 from k2.registry.platform import load_platform
 
@@ -27,14 +28,19 @@ class Incidents:
 
     def __init__(self, *rows: dict[str, Any]) -> None:
         self.rows = list(rows)
+        self.now = AT
 
-    def untold(self, connection: object) -> list[dict[str, Any]]:
-        return [dict(r) for r in self.rows if r["told_opened_at"] is None or (r["resolved_at"] and r["told_resolved_at"] is None)]
+    def waiting(self, runtime: object) -> list[tuple[dict[str, Any], Due]]:
+        return [(dict(row), what) for row in self.rows if (what := due(row, self.now)) is not None]
 
-    def told(self, connection: object, incident: int, *, resolved: bool, message: dict[str, Any]) -> None:
+    def told(self, connection: object, incident: dict[str, Any], message: dict[str, Any]) -> None:
+        row = next(r for r in self.rows if r["id"] == incident["id"])
+        row |= {"message": message, "told_opened_at": row["told_opened_at"] or AT, "told_at": self.now, "told_times": incident["times"]}
+        row["told_resolved_at"] = AT if incident["resolved_at"] else row["told_resolved_at"]
+
+    def again(self, incident: int) -> None:
         row = next(r for r in self.rows if r["id"] == incident)
-        row["message"], row["told_opened_at"] = message, row["told_opened_at"] or AT
-        row["told_resolved_at"] = AT if resolved else row["told_resolved_at"]
+        row |= {"resolved_at": None, "resolution": None, "told_resolved_at": None, "times": row["times"] + 1, "detail": "signal 11"}
 
     def resolve(self, incident: int) -> None:
         row = next(r for r in self.rows if r["id"] == incident)
@@ -51,7 +57,9 @@ def incident(number: int = 1, **changes: Any) -> dict[str, Any]:
         "evidence": None,
         "opened_at": AT,
     }
-    return row | dict.fromkeys(("resolved_at", "resolution", "message", "told_opened_at", "told_resolved_at")) | changes
+    return (
+        row | dict.fromkeys(("resolved_at", "resolution", "message", "told_opened_at", "told_resolved_at", "told_at")) | {"times": 1, "told_times": 0} | changes
+    )
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, workspace: tuple[Workspace, str]) -> A
 
     def run(incidents: Incidents) -> list[slack.Told]:
         monkeypatch.setattr(slack, "connect", connect)
-        monkeypatch.setattr(slack, "untold", incidents.untold)
+        monkeypatch.setattr(slack, "waiting", incidents.waiting)
         monkeypatch.setattr(slack, "told", incidents.told)
         return slack.tell(SimpleNamespace(platform=load_platform(), airflow="http://127.0.0.1:8080"))  # type: ignore[arg-type]
 
@@ -99,6 +107,30 @@ def test_opened_then_resolved_is_one_message_with_a_reply(tell: Any, workspace: 
     message, reply = workspace[0].messages
     assert (message["channel"], message["text"][:9], reply["thread_ts"]) == ("#data-platform-oncall", "Resolved:", message["ts"])
     assert reply["text"] == "Resolved after 3 s: fence 4 has committed"
+
+
+def test_an_incident_that_comes_back_is_the_same_message(tell: Any, workspace: tuple[Workspace, str]) -> None:
+    """The first message is open again, and the thread has each turn; the channel hears nothing new."""
+    incidents = Incidents(incident())
+    tell(incidents)
+    incidents.resolve(1)
+    tell(incidents)
+    incidents.again(1)
+    assert [t.what for t in tell(incidents)] == ["again"]
+    assert tell(incidents) == []
+    message, _, again = workspace[0].messages
+    assert message["text"].startswith("Stream s1 died") and again["thread_ts"] == message["ts"]
+    assert again["text"].startswith("Again, for the 2nd time in ") and again["text"].endswith(": Stream s1 died. signal 11")
+
+
+def test_a_page_that_stands_is_told_again(tell: Any, workspace: tuple[Workspace, str]) -> None:
+    """Every half hour, in its thread, until it is over."""
+    incidents = Incidents(incident())
+    tell(incidents)
+    incidents.now += REMIND_AFTER
+    assert [t.what for t in tell(incidents)] == ["reminder"]
+    assert tell(incidents) == []
+    assert workspace[0].messages[-1]["text"].startswith("Still open after ")
 
 
 def test_resolved_before_anyone_was_told_is_one_message(tell: Any, workspace: tuple[Workspace, str]) -> None:
@@ -137,7 +169,7 @@ def test_slack_away_stops_at_the_first(tell: Any, monkeypatch: pytest.MonkeyPatc
         incidents = Incidents(incident(1), incident(2))
         found = tell(incidents)
     assert [(t.incident, t.ok) for t in found] == [(1, False)]
-    assert len(incidents.untold(None)) == 2
+    assert len(incidents.waiting(None)) == 2
 
 
 def test_missing_connection_is_a_failure_that_says_so(tell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,4 +178,4 @@ def test_missing_connection_is_a_failure_that_says_so(tell: Any, monkeypatch: py
     incidents = Incidents(incident(1))
     (found,) = tell(incidents)
     assert not found.ok and "k2_slack" in found.what
-    assert len(incidents.untold(None)) == 1
+    assert len(incidents.waiting(None)) == 1

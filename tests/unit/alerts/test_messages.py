@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.alerts import messages
+from k2.alerts.due import Due
 from k2.registry.platform import Routes
 
 ROUTES = Routes(page="#oncall", ticket="#tickets", digest="#digest")
@@ -51,7 +52,7 @@ def test_resolved_says_how_long_and_how_it_ended() -> None:
     message = messages.resolved(done, ROUTES, AIRFLOW)
     assert message.text == "Resolved: Stream bronze_binance died (after 3 min 5 s)"
     assert "*How it ended:* fence 4 has committed batch 12" in words(message)
-    assert messages.reply(done) == "Resolved after 3 min 5 s: fence 4 has committed batch 12"
+    assert messages.reply(done, Due.RESOLVED, OPENED) == "Resolved after 3 min 5 s: fence 4 has committed batch 12"
 
 
 @pytest.mark.parametrize(("severity", "channel"), [("page", "#oncall"), ("ticket", "#tickets"), ("digest", "#digest")])
@@ -111,3 +112,9 @@ def test_evidence_is_shown_as_it_was_printed() -> None:
     for make in (messages.opened, messages.resolved):
         plain, told = (make(incident(evidence=evidence, resolved_at=OPENED, resolution="-"), ROUTES, AIRFLOW).blocks for evidence in (None, "at <init>"))
         assert [block["text"]["text"] for block in told if block not in plain] == ["```at &lt;init&gt;```"]
+
+
+@pytest.mark.parametrize(("number", "word"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (21, "21st"), (113, "113th")])
+def test_ordinals(number: int, word: str) -> None:
+    """As a person says them."""
+    assert messages.ordinal(number) == word
