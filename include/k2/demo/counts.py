@@ -23,6 +23,12 @@ class Counts:
     def of(self, platform: Platform, exchange: str, layer: Layer) -> int:
         return sum(self.tables[t] for t in tables_of(platform, exchange) if platform.tables[t].layer is layer)
 
+    def settled(self, platform: Platform) -> bool:
+        """Whether there is as much in Bronze as in Kafka, and as much below."""
+        rows = {layer: sum(n for t, n in self.tables.items() if platform.tables[t].layer is layer) for layer in Layer}
+        topics = self.topics.values()
+        return None not in topics and sum(n or 0 for n in topics) == rows[Layer.BRONZE] == rows[Layer.SILVER] + rows[Layer.DLQ]
+
 
 def tables_of(platform: Platform, exchange: str) -> set[str]:
     """The tables that an exchange's streams write."""

@@ -62,7 +62,8 @@ class Demo:
         if self._runtime.replay:
             self._watch("the recordings to end", REPLAY_TIMEOUT, lambda _: self._market.finished())
         self._market.pause()
-        self._wait(SETTLE_TIMEOUT, self._caught_up)
+        # To read every record earlier would find streams at work.
+        self._wait(SETTLE_TIMEOUT, lambda counts: counts.settled(self._platform))
         with self._console.status("reading every record of Kafka, Bronze, Silver and the DLQ"):
             results = reconcile(self._runtime, self._platform, SETTLE_TIMEOUT)
             silver = {e: audit_silver(self._runtime, e) for e in self._platform.exchanges}
@@ -127,12 +128,6 @@ class Demo:
             rows = connection.execute("SELECT stream, verdict, seen_at FROM k2.verdicts").fetchall()
         now = datetime.now(UTC)
         return {r["stream"]: r["verdict"] if (now - r["seen_at"]).total_seconds() < 60 else "not looked at" for r in rows}
-
-    def _caught_up(self, counts: Counts) -> bool:
-        """Whether there is as much in Bronze as in Kafka, and as much below: to read every record earlier finds streams at work."""
-        rows = {layer: sum(n for t, n in counts.tables.items() if self._platform.tables[t].layer is layer) for layer in Layer}
-        topics = counts.topics.values()
-        return None not in topics and sum(n or 0 for n in topics) == rows[Layer.BRONZE] == rows[Layer.SILVER] + rows[Layer.DLQ]
 
     def _watch(self, what: str, timeout: float, done: Callable[[Counts], bool]) -> None:
         """Show the counts until `done`. Raises K2Error past the deadline."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "reconcile": "prove that nothing was lost or doubled",
     "config": "check include/config/platform.yaml",
     "demo": "the whole platform in front of your eyes: a driver is killed and comes back",
+    "chaos": "hurt a platform of its own at random, and prove that nothing was lost or doubled",
     "test": "run the tests",
     "bench": "run a benchmark",
 }

@@ -17,8 +17,9 @@ from k2.supervision.policy import backoff
 
 IDLE_EVENT_SECONDS = 10
 """Spark says that a query is idle at the first trigger at least so long after the event before."""
-PATIENCE = timedelta(seconds=45)
-"""No batch is called hung sooner, however short the trigger."""
+MOST_PATIENCE = timedelta(seconds=45)
+"""No batch is called hung sooner, but where the trigger is so short that three of it and SPARE_PATIENCE are less."""
+SPARE_PATIENCE = timedelta(seconds=15)
 STANDS = timedelta(seconds=12)
 """A hang is acted on when another reading, each ten seconds, has found it too: a clock that is set forward makes everything look old once."""
 
@@ -31,7 +32,8 @@ def quiet_limit(spec: Stream) -> timedelta:
 def patience(spec: Stream, status: QueryStatus | None) -> timedelta:
     """How long a planned batch may go without a finished task or its commit."""
     slowest = (status.slowest_batch_seconds or 0.0) if status else 0.0
-    return max(3 * timedelta(seconds=spec.trigger_seconds), 3 * timedelta(seconds=slowest), PATIENCE)
+    triggers = 3 * timedelta(seconds=spec.trigger_seconds)
+    return max(triggers, 3 * timedelta(seconds=slowest), min(triggers + SPARE_PATIENCE, MOST_PATIENCE))
 
 
 def judge_running(conclude: Conclude, observation: Observation, spec: Stream, restart: Restart, now: datetime) -> Decision:

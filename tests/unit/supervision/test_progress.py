@@ -61,8 +61,15 @@ def test_the_quiet_limit_follows_the_trigger(trigger: int, seconds: int) -> None
     assert quiet_limit(SPEC.model_copy(update={"trigger_seconds": trigger})) == timedelta(seconds=seconds)
 
 
+@pytest.mark.parametrize(("trigger", "seconds"), [(1, 18), (5, 30), (10, 45), (15, 45), (20, 60), (30, 90)])
+def test_patience_leaves_time_to_find_a_hang_within_three_triggers_and_30_seconds(trigger: int, seconds: int) -> None:
+    """A batch is planned up to one trigger after the cause, and seen by a reading some seconds after its time is up."""
+    found = patience(SPEC.model_copy(update={"trigger_seconds": trigger}), STATUS)
+    assert found == timedelta(seconds=seconds) and found <= timedelta(seconds=3 * trigger + 15)
+
+
 def test_patience_follows_the_slowest_batch() -> None:
-    """A stream of slow batches gets more of it; no stream gets less than 45 s."""
+    """A stream of slow batches gets more of it."""
     assert patience(SPEC, None) == patience(SPEC, STATUS) == timedelta(seconds=45)
     assert patience(SPEC, replace(STATUS, slowest_batch_seconds=100)) == timedelta(seconds=300)
 

@@ -1,0 +1,123 @@
+"""One round after the other on a platform that is up: hurt, see it found, heal, see every stream commit again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+
+import httpx
+import psycopg
+
+from k2.chaos.faults import FAULTS, StaleCommit
+from k2.chaos.journal import Result
+from k2.chaos.place import NothingToHurt, Place, until
+from k2.chaos.plan import Fault, Round
+from k2.chaos.watching import Watching
+from k2.launchers.client import AgentRefused, AgentUnavailable
+from k2.stack.errors import K2Error
+from k2.state.database import StateUnavailable
+from k2.state.streams import LostRace
+from k2.supervision.edges import HUNG
+
+WELL_SECONDS = 300.0
+"""A platform that is not well for so long between two rounds ends the run."""
+FAILED_TO_HURT = (NothingToHurt, AgentUnavailable, AgentRefused, StateUnavailable, LostRace, psycopg.Error, httpx.HTTPError, OSError)
+
+
+class Rounds:
+    def __init__(self, place: Place, say: Callable[[str], None]) -> None:
+        self._place, self._say = place, say
+        self._watching = Watching(place)
+
+    def close(self) -> None:
+        self._watching.close()
+
+    def wait_until_well(self, seconds: float = WELL_SECONDS) -> None:
+        """Every service healthy and every stream committing. Raises K2Error with what is not."""
+        began, last = datetime.now(UTC), ""
+        deadline = time.monotonic() + seconds
+        while last := self._watching.ill(began):
+            if time.monotonic() > deadline:
+                raise K2Error(f"the platform is not well after {seconds:.0f} s: {last}: look at ./k2 status with K2_HOME={self._place.runtime.home}")
+            time.sleep(0.5)
+
+    def run(self, number: int, planned: Round) -> Result:
+        """Do one round. Its result says what failed, it raises nothing for that."""
+        time.sleep(planned.pause_seconds)
+        names = " and ".join(f"{fault.kind}: {fault.target}" for fault in planned.faults)
+        self._say(f"{number:3d}  {names}")
+        began, started = self._watching.begin(), time.monotonic()
+        did, trouble, skipped = "", "", False
+        try:
+            with self._hurt(planned.faults) as words:
+                did = "; ".join(words)
+                self._hold(planned.faults)
+        except StaleCommit as error:
+            trouble = str(error)
+        except FAILED_TO_HURT as error:
+            did, skipped = f"{did} {type(error).__name__}: {error}".strip(), True
+        over, healed = datetime.now(UTC), time.monotonic() - started
+        limit = max(fault.rule.limit_seconds for fault in planned.faults)
+        ill = self._back(over, limit)
+        recovered = None if ill else time.monotonic() - started
+        trouble = trouble or (f"not back within {limit:.0f} s: {ill}" if ill else "")
+        signs = self._watching.signs()
+        sign = next((s for s in signs if s.subject in {f.target for f in planned.faults} and s.what in HUNG), signs[0] if signs else None)
+        return Result(
+            number=number,
+            kinds=tuple(fault.kind for fault in planned.faults),
+            targets=tuple(fault.target for fault in planned.faults),
+            did=did,
+            detected=None if sign is None else round(max(0.0, (sign.at - began).total_seconds()), 1),
+            detected_as="" if sign is None else f"{sign.subject} {sign.what}",
+            recovered=None if recovered is None else round(recovered, 1),
+            healed=round(healed, 1),
+            how=self._ways(),
+            trouble=trouble,
+            skipped=skipped,
+        )
+
+    @contextmanager
+    def _hurt(self, faults: Sequence[Fault]) -> Iterator[list[str]]:
+        """All faults of a round at the same time; what they did, in their order."""
+        with ExitStack() as stack, ThreadPoolExecutor(len(faults)) as pool:
+            injuries = [FAULTS[fault.kind](self._place, fault.target) for fault in faults]
+            begun = [pool.submit(injury.__enter__) for injury in injuries]
+            words, errors = [], []
+            for injury, result in zip(injuries, begun, strict=True):
+                try:
+                    words.append(result.result())
+                    stack.push(injury.__exit__)
+                except Exception as error:  # noqa: BLE001 - the others must be healed whatever became of this one
+                    errors.append(error)
+            if errors:
+                raise errors[0]
+            yield words
+
+    def _hold(self, faults: Sequence[Fault]) -> None:
+        """Keep the faults for as long as their rules say."""
+        began = time.monotonic()
+        for fault in faults:
+            left = max(0.0, fault.rule.lasts_seconds - (time.monotonic() - began))
+            if fault.rule.until_found:
+                until(lambda fault=fault: self._watching.raised(fault.target), left)
+            else:
+                time.sleep(left)
+
+    def _back(self, over: datetime, limit: float) -> str:
+        """What is still ill when the limit has passed; empty as soon as nothing is."""
+        deadline = time.monotonic() + limit
+        while ill := self._watching.ill(over):
+            if time.monotonic() > deadline:
+                return ill
+            time.sleep(0.25)
+        return ""
+
+    def _ways(self) -> str:
+        try:
+            return self._watching.ways()
+        except (StateUnavailable, psycopg.Error) as error:
+            return f"unknown: {error}".splitlines()[0]
