@@ -40,6 +40,9 @@ ELSEWHERE = {
     "logs NAME": "logs airflow_scheduler -n 50",
     "demo --kills 20 --exit": "too long for every day: tests/integration/test_demo.py, with --full",
     "bench heal": "an hour with the whole platform to itself: run by hand, its figures are in decision 0007",
+    "chaos --faults 50": "40 minutes: run by hand; eight of its faults are tests/chaos",
+    "chaos --resume": "goes on with a run that was interrupted: by hand",
+    "soak --hours 1": "an hour: run by hand",
     "demo --replay DIR": "tests/integration/test_demo.py, with --full",
 }
 """Commands that need no run of their own here, and what runs them."""

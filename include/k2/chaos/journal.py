@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from k2.stack.errors import K2Error
 
@@ -36,6 +37,8 @@ class Result:
     healed: float
     """Until the fault itself was over."""
     how: str
+    hangs: tuple[tuple[str, str, float], ...] = ()
+    """Of each stream that was found hanging: its name, the first verdict that says so, and the seconds from its own fault to that."""
     trouble: str = ""
     """Why the round failed; empty when it did not."""
     skipped: bool = False
@@ -66,7 +69,10 @@ class Journal:
         except (OSError, ValueError) as error:
             raise K2Error(f"{self.path} holds no run that could be resumed ({error}): start one with ./k2 chaos") from None
         header = Header(**{**lines[0]["header"], "without": tuple(lines[0]["header"]["without"])})
-        rounds = [
-            Result(**{**line["round"], "kinds": tuple(line["round"]["kinds"]), "targets": tuple(line["round"]["targets"])}) for line in lines if "round" in line
-        ]
+        rounds = [_result(line["round"]) for line in lines if "round" in line]
         return header, rounds, any("finished" in line for line in lines)
+
+
+def _result(facts: dict[str, Any]) -> Result:
+    tuples = {"kinds": tuple(facts["kinds"]), "targets": tuple(facts["targets"]), "hangs": tuple((s, v, t) for s, v, t in facts["hangs"])}
+    return Result(**{**facts, **tuples})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 
 import httpx
@@ -20,7 +20,6 @@ from k2.launchers.client import AgentRefused, AgentUnavailable
 from k2.stack.errors import K2Error
 from k2.state.database import StateUnavailable
 from k2.state.streams import LostRace
-from k2.supervision.edges import HUNG
 
 WELL_SECONDS = 300.0
 """A platform that is not well for so long between two rounds ends the run."""
@@ -50,52 +49,61 @@ class Rounds:
         names = " and ".join(f"{fault.kind}: {fault.target}" for fault in planned.faults)
         self._say(f"{number:3d}  {names}")
         began, started = self._watching.begin(), time.monotonic()
-        did, trouble, skipped = "", "", False
+        trouble, skipped, hurt = "", False, list[tuple[str, datetime]]()
         try:
-            with self._hurt(planned.faults) as words:
-                did = "; ".join(words)
+            with self._hurt(planned.faults, hurt):
                 self._hold(planned.faults)
         except StaleCommit as error:
             trouble = str(error)
         except FAILED_TO_HURT as error:
-            did, skipped = f"{did} {type(error).__name__}: {error}".strip(), True
+            hurt.append((f"{type(error).__name__}: {error}", began))
+            skipped = True
         over, healed = datetime.now(UTC), time.monotonic() - started
         limit = max(fault.rule.limit_seconds for fault in planned.faults)
         ill = self._back(over, limit)
         recovered = None if ill else time.monotonic() - started
         trouble = trouble or (f"not back within {limit:.0f} s: {ill}" if ill else "")
         signs = self._watching.signs()
-        sign = next((s for s in signs if s.subject in {f.target for f in planned.faults} and s.what in HUNG), signs[0] if signs else None)
+        sign = signs[0] if signs else None
         return Result(
             number=number,
             kinds=tuple(fault.kind for fault in planned.faults),
             targets=tuple(fault.target for fault in planned.faults),
-            did=did,
+            did="; ".join(words for words, _ in hurt),
             detected=None if sign is None else round(max(0.0, (sign.at - began).total_seconds()), 1),
             detected_as="" if sign is None else f"{sign.subject} {sign.what}",
             recovered=None if recovered is None else round(recovered, 1),
             healed=round(healed, 1),
             how=self._ways(),
+            hangs=() if skipped or trouble else self._hangs(planned.faults, [at for _, at in hurt]),
             trouble=trouble,
             skipped=skipped,
         )
 
     @contextmanager
-    def _hurt(self, faults: Sequence[Fault]) -> Iterator[list[str]]:
-        """All faults of a round at the same time; what they did, in their order."""
-        with ExitStack() as stack, ThreadPoolExecutor(len(faults)) as pool:
+    def _hurt(self, faults: Sequence[Fault], hurt: list[tuple[str, datetime]]) -> Iterator[None]:
+        """All faults of a round at the same time. Fills in what each did and when that was done, in their order."""
+
+        def begin(injury: AbstractContextManager[str]) -> tuple[str, datetime]:
+            return injury.__enter__(), datetime.now(UTC)
+
+        with ExitStack() as healing, ThreadPoolExecutor(len(faults)) as pool:
             injuries = [FAULTS[fault.kind](self._place, fault.target) for fault in faults]
-            begun = [pool.submit(injury.__enter__) for injury in injuries]
-            words, errors = [], []
-            for injury, result in zip(injuries, begun, strict=True):
+            begun = [pool.submit(begin, injury) for injury in injuries]
+            errors: list[Exception] = []
+            for injury, beginning in zip(injuries, begun, strict=True):
                 try:
-                    words.append(result.result())
-                    stack.push(injury.__exit__)
+                    hurt.append(beginning.result())
+                    healing.push(injury.__exit__)
                 except Exception as error:  # noqa: BLE001 - the others must be healed whatever became of this one
                     errors.append(error)
             if errors:
                 raise errors[0]
-            yield words
+            yield
+
+    def _hangs(self, faults: Sequence[Fault], moments: Sequence[datetime]) -> tuple[tuple[str, str, float], ...]:
+        found = [(fault.target, self._watching.hung(fault.target), at) for fault, at in zip(faults, moments, strict=True) if fault.rule.until_found]
+        return tuple((stream, sign.what, round((sign.at - at).total_seconds(), 1)) for stream, sign, at in found if sign)
 
     def _hold(self, faults: Sequence[Fault]) -> None:
         """Keep the faults for as long as their rules say."""

@@ -20,10 +20,10 @@ def line(result: Result) -> str:
     """One round when it is over."""
     if result.trouble:
         return f"     [bold red]{result.trouble}[/]  ({result.did}; {result.how})"
-    said = (
-        f"found after {_seconds(result.detected)} s ({result.detected_as or 'nothing was to be seen'}), back after {_seconds(result.recovered)} s: {result.how}"
-    )
-    return f"     {'[yellow]not done[/]: ' + result.did + ': ' if result.skipped else result.did + ': '}{said}"
+    hangs = [f"{stream} {verdict} after {seconds:.1f} s" for stream, verdict, seconds in result.hangs]
+    found = f"found after {_seconds(result.detected)} s ({result.detected_as or 'nothing was to be seen'})"
+    said = "; ".join([result.did, *hangs, found, f"back after {_seconds(result.recovered)} s: {result.how}"])
+    return f"     {'[yellow]not done[/]: ' if result.skipped else ''}{said}"
 
 
 def table(results: Sequence[Result]) -> Table:

@@ -22,6 +22,7 @@ COMMANDS = {
     "config": "check include/config/platform.yaml",
     "demo": "the whole platform in front of your eyes: a driver is killed and comes back",
     "chaos": "hurt a platform of its own at random, and prove that nothing was lost or doubled",
+    "soak": "constant load for hours on a platform of its own, and what grows under it",
     "test": "run the tests",
     "bench": "run a benchmark",
 }

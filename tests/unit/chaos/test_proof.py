@@ -69,5 +69,5 @@ def test_what_the_feeds_missed_is_no_loss() -> None:
 
 def test_a_round_in_a_line() -> None:
     """What was seen and how the streams came back, or what failed."""
-    assert "found after 0.4 s (s DEAD), back after 5.2 s: s #2 spare" in line(ROUND)
+    assert line(ROUND).strip() == "SIGKILL 1; found after 0.4 s (s DEAD); back after 5.2 s: s #2 spare"
     assert "not back" in line(replace(ROUND, trouble="not back", recovered=None))

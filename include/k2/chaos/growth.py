@@ -1,0 +1,92 @@
+"""What long load does: slopes with their errors, and what may be concluded from them. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+LEAST_HOURS = 0.5
+"""Caches, compiled code and heaps still grow to their size for longer than most runs of less."""
+WARM_UP = 0.25
+"""The first part of a run is left out of memory's slopes: every process grows at its start."""
+ERRORS = 2.0
+"""A slope is told from another number when it is so many standard errors away."""
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A straight line through samples, by least squares: units per hour, and the standard error of that."""
+
+    per_hour: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Commits:
+    """How long batches took from plan to commit, seconds, and whether that changes."""
+
+    count: int
+    p50: float
+    p95: float
+    p95_first_half: float
+    p95_second_half: float
+
+
+def slope(samples: Sequence[tuple[float, float]]) -> Slope | None:
+    """Through (hours, value) pairs; None for fewer than three, or all at one time.
+
+    The error takes the samples for independent of each other. Memory is not: told errors are rather too small.
+    """
+    n = len(samples)
+    if n < 3:
+        return None
+    mean_x, mean_y = (sum(values) / n for values in zip(*samples, strict=True))
+    spread = sum((x - mean_x) ** 2 for x, _ in samples)
+    if spread == 0:
+        return None
+    rise = sum((x - mean_x) * (y - mean_y) for x, y in samples) / spread
+    rest = sum((y - mean_y - rise * (x - mean_x)) ** 2 for x, y in samples)
+    return Slope(rise, math.sqrt(rest / (n - 2) / spread))
+
+
+def warm(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The samples after the warm-up."""
+    if not samples:
+        return []
+    first, last = samples[0][0], samples[-1][0]
+    return [(hours, value) for hours, value in samples if hours >= first + WARM_UP * (last - first)]
+
+
+def judgement(found: Slope | None, hours: float, room_mb: float) -> str:
+    """Whether a process leaks. One that would fill its room within a week counts as leaking."""
+    if found is None or hours < LEAST_HOURS:
+        return "cannot be told yet"
+    limit = room_mb / (7 * 24)
+    if found.per_hour - ERRORS * found.error > limit:
+        return "leaks"
+    if found.per_hour + ERRORS * found.error < limit:
+        return "does not leak"
+    return "cannot be told yet"
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    """The smallest value that at least this part of them does not exceed. Raises ValueError without values."""
+    if not values:
+        raise ValueError("there is no quantile of nothing")
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
+
+
+def commits(samples: Sequence[tuple[float, float]]) -> Commits | None:
+    """From (hours, seconds) pairs in their order; None for fewer than two."""
+    if len(samples) < 2:
+        return None
+    seconds = [value for _, value in samples]
+    half = len(seconds) // 2
+    return Commits(len(seconds), quantile(seconds, 0.5), quantile(seconds, 0.95), quantile(seconds[:half], 0.95), quantile(seconds[half:], 0.95))
+
+
+def restarts(before: Mapping[str, int], after: Mapping[str, int]) -> int:
+    """How many starts were made between two readings of the streams' fences."""
+    return sum(after[stream] - before.get(stream, 0) for stream in after)

@@ -1,0 +1,76 @@
+"""Slopes, their errors, and what may be concluded from them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k2.chaos.growth import Commits, Slope, commits, judgement, quantile, restarts, slope, warm
+
+NUMBERS = st.floats(-1000, 1000)
+
+
+@given(NUMBERS, NUMBERS, st.integers(3, 50))
+def test_a_straight_line_is_found_exactly(rise: float, begin: float, count: int) -> None:
+    """Its slope, without error."""
+    found = slope([(hour / 10, begin + rise * hour / 10) for hour in range(count)])
+    assert found is not None
+    assert found.per_hour == pytest.approx(rise, abs=1e-6) and found.error == pytest.approx(0, abs=1e-6)
+
+
+def test_the_error_is_how_far_repeated_slopes_lie_apart() -> None:
+    """A slope of noise lies within two errors of the truth in nineteen of twenty runs."""
+    chance = random.Random(1)
+    found = [slope([(n / 120, 5 * n / 120 + chance.gauss(0, 10)) for n in range(120)]) for _ in range(400)]
+    within = sum(abs(f.per_hour - 5) < 2 * f.error for f in found if f)
+    assert 0.92 < within / len(found) < 0.98
+
+
+@pytest.mark.parametrize("samples", [[], [(0, 1)], [(0, 1), (1, 2)], [(1, 1), (1, 2), (1, 3)]])
+def test_no_line_through_too_little(samples: list[tuple[float, float]]) -> None:
+    """Two samples make a line without an error, which would look certain."""
+    assert slope(samples) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "hours", "said"),
+    [
+        (Slope(10, 1), 2, "leaks"),
+        (Slope(10, 4), 2, "cannot be told yet"),
+        (Slope(0.1, 0.2), 2, "does not leak"),
+        (Slope(-5, 1), 2, "does not leak"),
+        (Slope(0, 3), 2, "cannot be told yet"),
+        (Slope(100, 1), 0.2, "cannot be told yet"),
+        (None, 5, "cannot be told yet"),
+    ],
+)
+def test_judgement(found: Slope | None, hours: float, said: str) -> None:
+    """504 MiB of room are 3 MiB an hour for a week."""
+    assert judgement(found, hours, 504) == said
+
+
+def test_warm_up_is_left_out() -> None:
+    """The first quarter."""
+    assert warm([(h, 0.0) for h in range(9)]) == [(h, 0.0) for h in range(2, 9)]
+    assert warm([]) == []
+
+
+@given(st.lists(NUMBERS, min_size=1), st.floats(0, 1))
+def test_quantiles(values: list[float], part: float) -> None:
+    """As many values as asked for do not exceed it, and it is one of them."""
+    found = quantile(values, part)
+    assert found in values and sum(v <= found for v in values) >= part * len(values)
+
+
+def test_commits_are_compared_over_time() -> None:
+    """The p95 of both halves, so that a rise shows."""
+    assert commits([(n / 10, 1.0 if n < 10 else 2.0) for n in range(20)]) == Commits(20, 1.0, 2.0, 1.0, 2.0)
+    assert commits([(0, 1)]) is None
+
+
+def test_restarts_are_risen_fences() -> None:
+    """Of every stream together."""
+    assert restarts({"a": 1, "b": 4}, {"a": 3, "b": 4}) == 2
