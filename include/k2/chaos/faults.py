@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -119,12 +120,10 @@ def _raise_fence(place: Place, stream: str, seen: int, reason: str) -> int:
         connection.execute("SET LOCAL lock_timeout = 20000")
         generation = streams.wanted(connection, stream).generation
         streams.ended(connection, stream, seen, at=datetime.now(UTC), exit_code=None, reason="replaced")
-        return streams.raise_fence(connection, stream, seen=seen, generation=generation, reason=reason, last_commit_at=None, detected_at=datetime.now(UTC))
+        return streams.raise_fence(connection, stream, seen=seen, generation=generation, reason=reason, last_commit_at=None, detected_at=None)
 
 
 def _exit_of(folder: Path) -> int | None:
-    import json
-
     try:
         return int(json.loads((folder / "exit.json").read_text())["code"])
     except (OSError, ValueError, KeyError):
@@ -145,7 +144,7 @@ def _double_start(place: Place, stream: str) -> Iterator[str]:
     try:
         code = child.wait(STALE_SECONDS * 2)
     except subprocess.TimeoutExpired:
-        raise StaleCommit(f"a second driver of {stream} with fence {fence} was refused nothing for {STALE_SECONDS * 2:.0f} s") from None
+        raise StaleCommit(f"a second driver of {stream} with fence {fence} was not refused for {STALE_SECONDS * 2:.0f} s") from None
     finally:
         if leader := ProcessId.of(child.pid):
             sessions.kill(leader)
