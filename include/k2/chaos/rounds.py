@@ -60,7 +60,8 @@ class Rounds:
             skipped = True
         over, healed = datetime.now(UTC), time.monotonic() - started
         limit = max(fault.rule.limit_seconds for fault in planned.faults)
-        ill = self._back(over, limit)
+        replaced = {fault.target for fault in planned.faults if fault.rule.new_driver and not skipped}
+        ill = self._back(over, limit, replaced)
         recovered = None if ill else time.monotonic() - started
         trouble = trouble or (f"not back within {limit:.0f} s: {ill}" if ill else "")
         signs = self._watching.signs()
@@ -115,14 +116,15 @@ class Rounds:
             else:
                 time.sleep(left)
 
-    def _back(self, over: datetime, limit: float) -> str:
-        """What is still ill when the limit has passed; empty as soon as nothing is."""
+    def _back(self, over: datetime, limit: float, replaced: set[str]) -> str:
+        """What is still ill when the limit has passed; empty as soon as nothing is, and these streams have new drivers."""
         deadline = time.monotonic() + limit
-        while ill := self._watching.ill(over):
-            if time.monotonic() > deadline:
+        while True:
+            old = sorted(stream for stream in replaced if not self._watching.raised(stream))
+            ill = f"{', '.join(old)} has no new driver" if old else self._watching.ill(over)
+            if not ill or time.monotonic() > deadline:
                 return ill
             time.sleep(0.25)
-        return ""
 
     def _ways(self) -> str:
         try:
