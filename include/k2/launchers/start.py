@@ -53,6 +53,7 @@ def start(
     reason: str,
     last_commit_at: datetime | None = None,
     detected_at: datetime | None = None,
+    decided_at: datetime | None = None,
     old_end: str = "replaced",
 ) -> Started:
     """Start the driver of a stream for which `fence` and `generation` were seen.
@@ -78,7 +79,14 @@ def start(
             # An end that nobody saw is known by now only as this start's reason to be.
             streams.ended(connection, stream, fence, at=datetime.now(UTC), exit_code=None, reason=old_end)
             raised = streams.raise_fence(
-                connection, stream, seen=fence, generation=generation, reason=reason, last_commit_at=last_commit_at, detected_at=detected_at
+                connection,
+                stream,
+                seen=fence,
+                generation=generation,
+                reason=reason,
+                last_commit_at=last_commit_at,
+                detected_at=detected_at,
+                decided_at=decided_at,
             )
             return raised, False, detected_at is not None
 

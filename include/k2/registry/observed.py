@@ -233,3 +233,30 @@ class Decision:
     fence: int = 0
     """The fence and the generation that the decision was made for: once either has changed, it must be made again."""
     generation: int = 0
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A stretch of time in which a stream did not do its work: one row of k2.outages, however many starts it took."""
+
+    stream: str
+    verdict: str
+    """The first one that was given of it."""
+    because: str
+    fence: int
+    """Of the driver that was in trouble; the starts that answer it have higher ones."""
+    good_at: datetime
+    """The last moment at which all was well: a commit, or later than that a look that saw it idle."""
+    detected_at: datetime
+    recovered_at: datetime | None = None
+    """It committed again, or had nothing to commit."""
+    recovered_by: str | None = None
+    """commit or idle."""
+    recovered_fence: int | None = None
+    caught_up_at: datetime | None = None
+    """Nothing was left that is older than a trigger and a batch take."""
+    over_at: datetime | None = None
+    """From then on it is followed no more."""
+    outcome: str | None = None
+    """caught_up; interrupted: in trouble again before it had caught up; stopped: nobody wants it to run any more."""
+    id: int | None = None

@@ -173,6 +173,13 @@ class Restart(Model):
     drain_timeout_seconds: PositiveInt
 
 
+class Slo(Model):
+    """What is promised of each stream: for this share of the window it commits, or has nothing to commit."""
+
+    target_percent: float = Field(gt=50, lt=100)
+    window_days: int = Field(ge=7, le=366)
+
+
 class Routes(Model):
     page: str = Field(pattern=r"^#")
     ticket: str = Field(pattern=r"^#")
@@ -194,6 +201,7 @@ class Platform(Model):
     processes: dict[Name, PositiveInt]
     thresholds: Thresholds
     restart: Restart
+    slo: Slo
     alerts: Alerts
 
     @model_validator(mode="after")

@@ -62,7 +62,15 @@ def want(connection: Connection, stream: str, desired: str, *, who: str, action:
 
 
 def raise_fence(
-    connection: Connection, stream: str, *, seen: int, generation: int, reason: str, last_commit_at: datetime | None, detected_at: datetime | None
+    connection: Connection,
+    stream: str,
+    *,
+    seen: int,
+    generation: int,
+    reason: str,
+    last_commit_at: datetime | None,
+    detected_at: datetime | None,
+    decided_at: datetime | None = None,
 ) -> int:
     """Take the stream: raise its fence by one and record the intent to launch, in this transaction.
 
@@ -73,8 +81,8 @@ def raise_fence(
     if row is None:
         raise LostRace(f"the fence of {stream} is no longer {seen}: another watchdog has started it")
     connection.execute(
-        "INSERT INTO k2.launches (stream, fence, generation, reason, last_commit_at, detected_at) VALUES (%s, %s, %s, %s, %s, %s)",
-        (stream, row["fence"], generation, reason, last_commit_at, detected_at),
+        "INSERT INTO k2.launches (stream, fence, generation, reason, last_commit_at, detected_at, decided_at) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (stream, row["fence"], generation, reason, last_commit_at, detected_at, decided_at),
     )
     return int(row["fence"])
 

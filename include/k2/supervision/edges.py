@@ -20,6 +20,11 @@ TROUBLE = frozenset({Verdict.DEAD, Verdict.REWIND, Verdict.SPLIT_BRAIN, Verdict.
 CALM = HEALTHY | {Verdict.STOPPED}
 
 
+def in_trouble(decision: Decision) -> bool:
+    """Whether people are to be told. A hang that has not stood long enough for a restart may be a clock that was set forward."""
+    return decision.verdict in TROUBLE - HUNG or (decision.verdict in HUNG and decision.action is Action.START)
+
+
 @dataclass(frozen=True)
 class Mark:
     """What was last reported of a stream, or seen of it without need of a report."""

@@ -44,6 +44,7 @@ def act(runtime: Runtime, decisions: Iterable[Decision]) -> list[Done]:
 
 
 def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
+    decided_at = datetime.now(UTC)
     try:
         if decision.action is Action.STOP:
             return _stop(runtime, agent, decision)
@@ -63,6 +64,7 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
             reason=decision.because,
             last_commit_at=last_commit_at,
             detected_at=decision.detected_at,
+            decided_at=decided_at,
             old_end="hung" if decision.verdict in HUNG else "replaced",
         )
         detail = f"{'finished the start' if started.adopted else 'started'} with fence {started.fence} ({started.how})"

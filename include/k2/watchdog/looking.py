@@ -11,6 +11,7 @@ from k2.probes.reading import failed
 from k2.registry.runtime import Runtime
 from k2.state import database, streams, watchers
 from k2.supervision.edges import ACTS
+from k2.watchdog import budgets
 from k2.watchdog.judged import Look, dated, examine
 from k2.watchdog.recording import record, silences
 
@@ -39,6 +40,7 @@ def look(runtime: Runtime) -> list[Look]:
         looks = _recorded(observer, [examine(runtime, observation, now) for observation in observations.values()], now)
         try:
             observer.state.ask(lambda connection: watchers.looked(connection, "watchdog", silences(observations.values())))
+            observer.state.ask(lambda connection: budgets.record(connection, runtime, now))
         except database.StateUnavailable as error:
             log.error("the watchdog could not record that it lives: %s", error)
     return looks

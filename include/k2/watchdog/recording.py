@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Observation, Reading, Verdict, Wanted
+from k2.registry.observed import Checkpoint, Decision, Driver, DriverState, Observation, Reading, Verdict, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import incidents, streams
 from k2.state.database import Connection
-from k2.supervision.edges import HEALTHY, HUNG, TROUBLE
+from k2.supervision.edges import HEALTHY, in_trouble
 from k2.supervision.policy import forgivable
+from k2.watchdog import outages
 from k2.watchdog.judged import Look
 
 _OBSERVATION = TypeAdapter(Observation)
@@ -29,8 +30,10 @@ TOLD = {
 
 
 def record(connection: Connection, runtime: Runtime, looks: Iterable[Look], now: datetime) -> None:
-    """Write down verdicts, launches, first commits, ends, incidents and forgiveness; all of it or nothing."""
+    """Write down verdicts, launches, first commits, ends, incidents, outages and forgiveness; all of it or nothing."""
+    looks = list(looks)
     with connection.transaction():
+        outages.record(connection, runtime, looks, now)
         for found in looks:
             observation, decision = found.observation, found.decision
             wanted, driver = observation.wanted.value, observation.driver.value
@@ -69,8 +72,7 @@ def _record_checkpoint(connection: Connection, stream: str, wanted: Wanted, chec
 
 def _record_incident(connection: Connection, decision: Decision) -> None:
     key = incidents.stream_key(decision.stream)
-    # A hang that has not stood yet may be a clock that was set forward.
-    if decision.verdict in TROUBLE - HUNG or (decision.verdict in HUNG and decision.action is Action.START):
+    if in_trouble(decision):
         severity, what = TOLD.get(decision.verdict, ("page", "hangs"))
         incidents.open_incident(connection, key, severity, f"Stream {decision.stream} {what}", f"{decision.verdict}: {decision.because}")
     elif decision.verdict in HEALTHY:

@@ -21,7 +21,7 @@ A, B = "bronze_binance", "bronze_kraken"
 def clean(own_database: Runtime) -> Iterator[Runtime]:
     """Both streams registered, wanted running, at fence 5 and 9; one catalog row each."""
     with database.connect(own_database, "admin") as admin:
-        admin.execute("TRUNCATE k2.launches, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
+        admin.execute("TRUNCATE k2.launches, k2.outages, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
         admin.execute("DELETE FROM k2.streams")
         admin.execute("INSERT INTO k2.streams (stream, fence) VALUES (%s, 5), (%s, 9)", (A, B))
         for table in ("a", "b"):
