@@ -14,6 +14,10 @@ None of these loses or doubles a record.
 * **adopt** starts a stream that is held with the verdict REWIND: its checkpoint is another one than before, or ends before
   a batch that was committed. Whoever adopts it says that this is right; batches that are committed again can double rows.
 
+* **skip-poison** starts a stream that is held with the verdict POISONED: exactly the records that the verdict names go to
+  `silver_dlq_trades` as `poison_skipped`, all others are processed as ever. It refuses a stream that is not held so, and every
+  Bronze stream.
+
 ## When it runs
 Only when a person triggers it, through its form or the REST API. The reason is required and goes into the audit log.
 

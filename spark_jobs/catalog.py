@@ -12,8 +12,8 @@ from jvm import java_class
 from k2.registry.platform import Platform
 from k2.registry.runtime import Role, Runtime
 
-CONNECTION_ERRORS = ("08", "57P")
-"""SQLSTATE classes of a server that cannot be reached, starts or shuts down."""
+CONNECTION_ERRORS = ("08", "57P", "53300")
+"""SQLSTATE classes of a server that cannot be reached, starts, shuts down, or has no connection left."""
 
 
 @dataclass(frozen=True)

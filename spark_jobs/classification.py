@@ -12,7 +12,7 @@ from pyspark.sql.avro.functions import from_avro
 from decoders.base import Decoder
 from expressions import amount
 from registry_schemas import Known
-from rules import error_type, trade_fault
+from rules import POISON_SKIPPED, error_type, trade_fault
 
 HEADER_BYTES = 5
 """A zero byte and the schema id, four bytes big-endian: Confluent's framing."""
@@ -59,8 +59,7 @@ class Classifier:
     def _decoded(self, schemas: Known) -> tuple[Column, ...]:
         """The row's own columns, its schema id, and its record."""
         raw = f.col("raw_bytes")
-        is_framed = (f.length(raw) > HEADER_BYTES) & (f.substring(raw, 1, 1) == f.lit(b"\x00"))
-        schema_id = f.when(is_framed, f.conv(f.hex(f.substring(raw, 2, 4)), 16, 10).try_cast("int"))
+        is_framed, schema_id = _framing(raw)
         return (
             f.col("topic"),
             f.col("partition").alias("kafka_partition"),
@@ -109,6 +108,20 @@ class Classifier:
             trade.vendor_data.alias("vendor_data"),
         )
 
+    def skipped(self, bronze: DataFrame, like: DataFrame) -> DataFrame:
+        """Rows of Bronze that are not to be decoded, with the columns of a classified frame."""
+        raw = f.col("raw_bytes")
+        known = {
+            "topic": f.col("topic"),
+            "kafka_partition": f.col("partition"),
+            "kafka_offset": f.col("offset"),
+            "fault": f.lit(POISON_SKIPPED),
+            "raw_bytes": raw,
+            "schema_id": _framing(raw)[1],
+            "bronze_ingestion_timestamp": f.col("ingestion_timestamp"),
+        }
+        return bronze.select(*(known.get(field.name, f.lit(None)).cast(field.dataType).alias(field.name) for field in like.schema.fields))
+
     def silver(self, classified: DataFrame) -> DataFrame:
         """The valid rows, with all columns of the Silver table."""
         return classified.where(f.col("fault").isNull()).withColumns(
@@ -144,6 +157,12 @@ class Classifier:
         for known_id, writer_schema in sorted(schemas.writers.items()):
             record = record.when(schema_id == known_id, from_avro(body, writer_schema, options))
         return record
+
+
+def _framing(raw: Column) -> tuple[Column, Column]:
+    """Whether a value is framed, and its schema id, NULL where it is not."""
+    is_framed = (f.length(raw) > HEADER_BYTES) & (f.substring(raw, 1, 1) == f.lit(b"\x00"))
+    return is_framed, f.when(is_framed, f.conv(f.hex(f.substring(raw, 2, 4)), 16, 10).try_cast("int"))
 
 
 def _is_in(ids: list[int]) -> Column:

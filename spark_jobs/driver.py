@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,10 +21,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from catalog import CONNECTION_ERRORS, Access, fenced, open_catalog
-from failures import Failure, QueryFailed, causes, classify
+from failures import Ended, QueryFailed, causes, classify
 from jvm import listen
-from k2.checkpoints.reader import CheckpointUnreadable, read_tail
-from k2.registry.observed import ExitCode
+from k2.checkpoints.reader import CheckpointUnreadable, read_offsets, read_tail
+from k2.registry.observed import ExitCode, Failure, Records
 from k2.registry.platform import ConfigError, Platform, Stream
 from k2.registry.runtime import Runtime, RuntimeMissing, load_runtime
 from session import start_session
@@ -56,6 +56,8 @@ class Driver:
     stopping: bool = False
     failure: BaseException | None = None
     """What a callback raised. Spark hands on its text alone."""
+    blamed: tuple[Records, bool] | None = None
+    """The records that a failing batch was found to fail of, and whether each was seen to."""
 
     @classmethod
     def of(cls, runtime: Runtime, stream: str, fence: int) -> Driver:
@@ -136,8 +138,8 @@ def drive(driver: Driver, start: Start, exit_: Exit, session: Callable[[], Spark
     except Exception as error:
         exit_.await_jvm(error)
         traceback.print_exception(error)
-        failure = classify(error) if not isinstance(error, ConfigError) else Failure(ExitCode.CONFIG, str(error))
-        exit_.leave(failure.code, failure.message)
+        ended = classify(error) if not isinstance(error, ConfigError) else Ended(ExitCode.CONFIG, str(error))
+        exit_.leave(ended.code, ended.message, blame(driver, ended))
 
 
 def _own_session(driver: Driver) -> SparkSession:
@@ -231,6 +233,35 @@ def reason(driver: Driver, query: StreamingQuery) -> BaseException:
     return QueryFailed(java.get()) if java.isDefined() else RuntimeError(f"query {driver.stream} ended without an error, and nobody asked for it")
 
 
+def blame(driver: Driver, ended: Ended) -> Failure:
+    """What is known of a failure beyond its message: the batch in flight and its records."""
+    records, narrowed = driver.blamed or (None, False)
+    batch = None
+    try:
+        tail = read_tail(driver.checkpoint)
+        if tail.last_offset_batch is not None and tail.last_offset_batch != tail.last_commit_batch:
+            batch = tail.last_offset_batch
+            records = records or planned(driver.checkpoint, batch)
+    except CheckpointUnreadable as error:
+        driver.say(f"the batch that failed cannot be named: {error}")
+    return Failure(ended.fingerprint, batch, records, narrowed, ended.dependency)
+
+
+def planned(checkpoint: Path, batch: int) -> Records | None:
+    """The Kafka records that a batch of Bronze was to read; None when its source is a table."""
+    end = read_offsets(checkpoint, batch)[0]
+    if end is None or "snapshot_id" in end:
+        return None
+    begin = (read_offsets(checkpoint, batch - 1)[0] if batch else None) or {}
+    found: Records = {}
+    for topic, numbers in end.items():
+        for number, until in numbers.items():
+            first = begin.get(topic, {}).get(number, 0)
+            if until > first:
+                found.setdefault(topic, {})[number] = [[first, until - 1]]
+    return found
+
+
 class Exit:
     """The one way out: whoever comes first writes exit.json, ends the JVM and leaves."""
 
@@ -260,13 +291,14 @@ class Exit:
                 return
             threading.Event().wait(1.0)
 
-    def leave(self, code: ExitCode, message: str) -> NoReturn:
+    def leave(self, code: ExitCode, message: str, failure: Failure | None = None) -> NoReturn:
         """Record how the driver ends, and end it."""
         self._lock.acquire()  # never released: a second caller waits here until the first has ended the process
         print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} leaves with {int(code)} ({code.name.lower()}): {message}", file=sys.stderr)
         try:
             if self.directory.is_dir():
-                write_json(self.directory / "exit.json", {"code": int(code), "class": code.name.lower(), "message": message})
+                said: dict[str, object] = {"code": int(code), "class": code.name.lower(), "message": message}
+                write_json(self.directory / "exit.json", said | ({"failure": asdict(failure)} if failure else {}))
             self._end_jvm()
         finally:
             sys.stdout.flush()

@@ -15,7 +15,10 @@ SKEW_MICROS = 60 * 1_000_000
 """Exchange and feed handler disagree about the time by seconds."""
 MAX_AGE_MICROS = 365 * 24 * 3600 * 1_000_000
 
+POISON_SKIPPED = "poison_skipped"
+"""Not asked of a record but decided by a person: decoding it made the query fail."""
 ERROR_TYPES = {
+    POISON_SKIPPED: "poison",
     "value_is_null": "deserialization",
     "framing_invalid": "deserialization",
     "schema_unknown": "deserialization",

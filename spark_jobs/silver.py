@@ -16,6 +16,7 @@ from decoders.base import load_decoder
 from driver import Driver, main
 from jvm import java_class
 from k2.registry.platform import ConfigError
+from poison import to_skip
 from registry_schemas import SchemaBook, fetch_schema
 from silver_writer import SilverWriter
 from tables import ensure_table
@@ -36,6 +37,7 @@ def start(driver: Driver) -> StreamingQuery:
         driver,
         Classifier(exchange=driver.spec.exchange, reader_schema=schema, decoder=load_decoder(exchange.decoder)),
         SchemaBook(driver.runtime.schemas, expected, record_name, functools.partial(fetch_schema, driver.runtime.schema_registry)),
+        to_skip(driver),
     )
     # Iceberg's limit is soft: a file is read whole, so a batch may exceed it by less than one file of Bronze.
     bronze = (

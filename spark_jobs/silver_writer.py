@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +14,19 @@ from pyspark.sql import functions as f
 
 from catalog import java_catalog, load_table
 from classification import Classifier
-from driver import Driver
+from driver import Driver, Stopping
+from failures import Ended, classify
 from k2.checkpoints.reader import read_offsets, read_tail
+from k2.registry.observed import ExitCode
+from k2.state.skips import Skip
+from poison import NARROW_SECONDS, Range, among, failed_before, narrow, records_of
 from registry_schemas import RegistryUnreachable, SchemaBook
 from tables import LAYOUTS
 
 QUERY_ID, BATCH_ID, UNKNOWN_SCHEMAS = "k2.query-id", "k2.batch-id", "k2.unknown-schemas"
 ROWS_SILVER, ROWS_DLQ = "k2.rows-silver", "k2.rows-dlq"
+SKIPS = "k2.skips"
+"""Ids in k2.skips of what was left out of a batch: a replay leaves out the same."""
 
 
 class RowsLost(RuntimeError):
@@ -58,7 +67,7 @@ class AppendOnce:
         while snapshot is not None and snapshot.snapshotId() != self._looked_until:
             summary = snapshot.summary()
             if summary.get(QUERY_ID) == self._query_id:
-                self._newest = {key: summary.get(key) for key in (BATCH_ID, ROWS_SILVER, ROWS_DLQ, UNKNOWN_SCHEMAS)}
+                self._newest = {key: summary.get(key) for key in (BATCH_ID, ROWS_SILVER, ROWS_DLQ, UNKNOWN_SCHEMAS, SKIPS)}
                 break
             parent = snapshot.parentId()
             snapshot = self._table.snapshot(parent) if parent is not None else None
@@ -77,10 +86,11 @@ def append(frame: DataFrame, table: str, properties: dict[str, str]) -> None:
 class SilverWriter:
     """The body of the Silver query: `write` is called for each batch."""
 
-    def __init__(self, driver: Driver, classifier: Classifier, book: SchemaBook) -> None:
+    def __init__(self, driver: Driver, classifier: Classifier, book: SchemaBook, skips: tuple[Skip, ...] = ()) -> None:
         self._driver = driver
         self._classifier = classifier
         self._book = book
+        self._skips = skips
         self._silver_table, self._dlq_table = driver.spec.writes
         self._outputs: tuple[AppendOnce, AppendOnce] | None = None
         self._query_id = ""
@@ -91,6 +101,8 @@ class SilverWriter:
             self._write(bronze, batch_id)
         except BaseException as error:
             self._driver.failure = error
+            if isinstance(error, Exception) and not isinstance(error, Stopping):
+                self._blame(bronze, batch_id, classify(error))
             raise
 
     def _write(self, bronze: DataFrame, batch_id: int) -> None:
@@ -98,9 +110,10 @@ class SilverWriter:
         done = silver.committed(batch_id)
         if done and int(done[BATCH_ID]) > batch_id:
             return  # a later batch began only when this one was in both tables
-        classified, count = self._classify(bronze, _schema_ids(done[UNKNOWN_SCHEMAS]) if done else frozenset())
+        skips = self._skips_of(batch_id, done)
+        classified, count = self._classify(bronze, _numbers(done[UNKNOWN_SCHEMAS]) if done else frozenset(), skips)
         try:
-            properties = self._properties(batch_id, count)
+            properties = self._properties(batch_id, count) | ({SKIPS: ",".join(str(skip.id) for skip in skips)} if skips else {})
             if done is None:
                 self._append(self._classifier.silver(classified), self._silver_table, properties)
             elif (done[ROWS_SILVER], done[ROWS_DLQ]) != (str(count.silver), str(count.dlq)):
@@ -125,16 +138,58 @@ class SilverWriter:
         self._outputs = silver, dlq
         return self._outputs
 
-    def _classify(self, bronze: DataFrame, refused: frozenset[int]) -> tuple[DataFrame, Count]:
+    def _skips_of(self, batch_id: int, done: dict[str, str] | None) -> tuple[Skip, ...]:
+        """What is to be left out of a batch; of one that is in Silver already, what was left out then."""
+        found = tuple(skip for skip in self._skips if skip.batch == batch_id)
+        if done is None:
+            return found
+        then = _numbers(done[SKIPS] or "")
+        return tuple(skip for skip in found if skip.id in then)
+
+    def _blame(self, bronze: DataFrame, batch_id: int, ended: Ended) -> None:
+        """Tell the driver which records a batch fails of: all of it the first time, those that fail by themselves the second."""
+        if ended.code is not ExitCode.QUERY_FAILED:
+            return
+        try:
+            rows = bronze.groupBy("topic", "partition").agg(f.min("offset").alias("first"), f.max("offset").alias("last")).collect()
+            records = records_of(Range(row["topic"], str(row["partition"]), row["first"], row["last"]) for row in rows)
+            self._driver.blamed = records, False
+            if failed_before(self._driver, ended.fingerprint, batch_id):
+                until = time.monotonic() + NARROW_SECONDS
+                self._driver.say(f"batch {batch_id} failed before with {ended.fingerprint}: looking for the records that it fails of")
+                self._driver.blamed = narrow(records, lambda one: self._fails(bronze, one), lambda: self._driver.stopping or time.monotonic() > until)
+        except Exception as error:
+            self._driver.say(f"the records that batch {batch_id} fails of could not be found: {error}")
+
+    def _fails(self, bronze: DataFrame, part: Range) -> bool:
+        """Whether a part of a batch fails like the whole. Raises what is no failure of the query."""
+        rows = bronze.where(part.condition())
+        classified = self._classifier.classify(rows, self._book.known).persist()
+        try:
+            _count(rows, classified)
+        except Exception as error:
+            if classify(error).code is not ExitCode.QUERY_FAILED:
+                raise
+            return True
+        finally:
+            classified.unpersist()
+        return False
+
+    def _classify(self, bronze: DataFrame, refused: frozenset[int], skips: tuple[Skip, ...]) -> tuple[DataFrame, Count]:
         """Classify and count a batch; schema ids that are met for the first time are asked of the registry.
 
         `refused` are the ids that count as unknown whatever the registry says now: those that this batch was
         written with when only one of its two tables was reached.
         """
         while True:
-            observed = Observation()
-            read = bronze.observe(observed, f.count(f.lit(1)).alias("rows"))
-            classified = self._classifier.classify(read, self._book.known.without(refused)).persist()
+            known, observed = self._book.known.without(refused), None
+            if skips:
+                left_out = functools.reduce(operator.or_, (among(skip.records) for skip in skips))
+                classified = self._classifier.classify(bronze.where(~left_out), known)
+                classified = classified.unionByName(self._classifier.skipped(bronze.where(left_out), classified)).persist()
+            else:
+                observed = Observation()
+                classified = self._classifier.classify(bronze.observe(observed, f.count(f.lit(1)).alias("rows")), known).persist()
             try:
                 count = _count(bronze, classified, observed)
                 unsettled = count.unknown - refused
@@ -179,12 +234,12 @@ class SilverWriter:
         append(frame.select(*layout.names), self._driver.table(table), properties)
 
 
-def _schema_ids(text: str) -> frozenset[int]:
+def _numbers(text: str) -> frozenset[int]:
     return frozenset(int(part) for part in text.split(",") if part)
 
 
-def _count(bronze: DataFrame, classified: DataFrame, observed: Observation) -> Count:
-    """Count a classified batch. Raises RowsLost when its rows are not those that were read."""
+def _count(bronze: DataFrame, classified: DataFrame, observed: Observation | None = None) -> Count:
+    """Count a classified batch. Raises RowsLost when its rows are not those that were read, as seen on the way or by counting them."""
     valid = f.col("fault").isNull()
     rows = (
         classified.groupBy("kafka_partition")
@@ -199,7 +254,7 @@ def _count(bronze: DataFrame, classified: DataFrame, observed: Observation) -> C
     )
     count = Count(
         # Spark plans a frame without rows away, and its observation with it.
-        read=observed.get["rows"] if rows else bronze.count(),
+        read=observed.get["rows"] if rows and observed is not None else bronze.count(),
         silver=sum(row["silver"] for row in rows),
         dlq=sum(row["dlq"] for row in rows),
         offsets={str(row["kafka_partition"]): [row["first"], row["last"]] for row in sorted(rows)},

@@ -23,6 +23,8 @@ EXECUTED = {
     "certify bronze_binance": "nobody else wrote",
     "status": "bronze_binance",
     "explain bronze_binance": "the head of the source",
+    "explain silver_binance": "the head of the source",
+    "logs kafka -n 50": "",
     "ledger": "Detected to recovered",
     "ledger bronze_binance": "Budget: 201.6 min",
     "logs airflow_scheduler -n 50": "",

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from k2.registry.observed import Verdict, Wanted
+from k2.registry.observed import Failure, Verdict, Wanted
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
+from k2.supervision.failures import poison
 
 ALIVE = frozenset({Verdict.IDLE, Verdict.PROGRESSING})
 
@@ -22,6 +23,8 @@ class Wish(StrEnum):
     RESTART = "restart"
     ADOPT = "adopt"
     """Start it from its checkpoint as that is now, though it is not what was seen before."""
+    SKIP_POISON = "skip-poison"
+    """Send the records that a POISONED stream fails at to the dead-letter table, and start it."""
 
     @property
     def desired(self) -> str:
@@ -68,6 +71,19 @@ def fulfilled_already(wish: Wish, wanted: Wanted) -> bool:
     return wish is Wish.START and wanted.desired == "running" and wanted.launched_at is not None and wanted.ended_at is None
 
 
+def to_skip(platform: Platform, stream: str, wanted: Wanted) -> Failure:
+    """What the stream's last deaths blame. Raises ValueError when there is nothing that could be skipped."""
+    if platform.streams[stream].type == "bronze":
+        raise ValueError(
+            f"stream: {stream!r} is a Bronze stream, which keeps every record as it is, so none can be its poison: "
+            "read its log, mend the cause, and use the action start"
+        )
+    found = poison(wanted.lately)
+    if found is None or wanted.ended_at is None:
+        raise ValueError(f"stream: {stream!r} is not held as {Verdict.POISONED}: there is nothing to skip")
+    return found
+
+
 def progress(desired: str, generation: int, wanted: Wanted, verdict: Verdict | None, because: str) -> Progress:
     """Compare a wish, recorded as `generation`, with the ledger and with the watchdog's last verdict."""
     if wanted.generation > generation and wanted.desired != desired:
@@ -88,7 +104,7 @@ def progress(desired: str, generation: int, wanted: Wanted, verdict: Verdict | N
 
 def record(runtime: Runtime, streams: Iterable[str], wish: Wish, *, who: str, reason: str) -> dict[str, int]:
     """Write down the wish for each stream, all or none. Returns the generation to wait for, per stream."""
-    from k2.state import audit
+    from k2.state import audit, skips
     from k2.state import streams as state
     from k2.state.database import connect
 
@@ -103,6 +119,8 @@ def record(runtime: Runtime, streams: Iterable[str], wish: Wish, *, who: str, re
             else:
                 if wish is Wish.ADOPT:
                     state.forget_checkpoint(connection, stream)
+                if wish is Wish.SKIP_POISON:
+                    skips.add(connection, stream, to_skip(runtime.platform, stream, now), who=who, reason=reason)
                 wants[stream] = state.want(connection, stream, wish.desired, who=who, action=wish, reason=reason)
     return wants
 

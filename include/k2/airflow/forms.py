@@ -36,9 +36,10 @@ def action_choice() -> Param:
         "restart",
         title="Action",
         description="start: bring it up if it is down. stop: finish the batch in flight, then end. restart: stop, then start. Nothing is lost by any of "
-        "them. adopt: start a stream that is held as REWIND, from its checkpoint as that is now; what it commits again is in its tables twice.",
+        "them. adopt: start a stream that is held as REWIND, from its checkpoint as that is now; what it commits again is in its tables twice. "
+        "skip-poison: send the records that a POISONED stream fails at to the dead-letter table, and start it.",
         type="string",
-        enum=["start", "stop", "restart", "adopt"],
+        enum=["start", "stop", "restart", "adopt", "skip-poison"],
     )
 
 

@@ -19,6 +19,15 @@ STREAM_ADVICE = (
     "What to do: nothing yet. The watchdog starts the stream again by itself, and this message changes once it has committed. "
     "If that takes more than five minutes, open the last run of streams_watch: its log says what it saw and did."
 )
+HELD_ADVICE = (
+    "What to do: decide. The watchdog does not start this stream again by itself, or only now and then. ./k2 explain shows what it saw, the runbook "
+    "what to do about each verdict; streams_control starts the stream again."
+)
+DEPENDENCY_ADVICE = (
+    "What to do: bring it back; ./k2 status shows what runs, ./k2 logs the end of its log. The streams that wait for it are held, "
+    "nothing of it counts against them, and they go on by themselves."
+)
+ADVICE = {"stream": STREAM_ADVICE, "held": HELD_ADVICE, "dependency": DEPENDENCY_ADVICE}
 CAPTIONS = ("What to do:", "How it ended:")
 HEADER_LIMIT = 150
 SECTION_LIMIT = 2900
@@ -46,7 +55,7 @@ def opened(incident: dict[str, Any], routes: Routes, airflow: str) -> Message:
         blocks=[
             _header(f"{SIGNS[incident['severity']]} {incident['title']}"),
             _fields(Since=_clock(incident["opened_at"]), Concerns=subject(incident["key"]), Urgency=WHAT_TO_EXPECT[incident["severity"]]),
-            _section(incident["detail"] + (f"\n{STREAM_ADVICE}" if _kind(incident["key"]) == "stream" else "")),
+            _section("\n".join(filter(None, (incident["detail"], ADVICE.get(_kind(incident["key"])))))),
             *_evidence(incident),
             _button(airflow, incident["key"]),
             _footer(incident),
@@ -92,7 +101,10 @@ def ordinal(number: int) -> str:
 
 
 def subject(key: str) -> str:
-    """What an incident is about, from its key: stream:<stream>, dag:<dag>[:<task>] or health:<check>:<subject or *>:<status>."""
+    """What an incident is about, from its key.
+
+    Keys: stream:<stream>, held:<stream>, dependency:<name>, dag:<dag>[:<task>] or health:<check>:<subject or *>:<status>.
+    """
     parts = key.split(":")
     if _kind(key) == "health" and len(parts) > 2 and parts[2] != "*":
         return parts[2]

@@ -15,14 +15,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from k2.launchers import records, sessions
 from k2.launchers.records import Record
 from k2.launchers.spares import Spare, Spares
 from k2.processes import ProcessId, memory_mb
-from k2.registry.observed import Driver, DriverState, Stopped
+from k2.registry.observed import Driver, DriverState, Failure, Stopped
 from k2.registry.runtime import Runtime
 
 log = logging.getLogger(__name__)
+
+_FAILURE = TypeAdapter(Failure)
 
 KEPT_PER_STREAM = 20
 MEMORY_EVERY_SECONDS = 10
@@ -255,7 +259,7 @@ class Fleet:
         if record.process and record.boot == records.boot_id():
             for process in sessions.send_kill(record.process):
                 log.info("killed pid %s, left over from %s", process.pid, record.tag)
-        said_code, said = _last_word(self.runtime.driver_dir(record.stream, record.fence) / "exit.json")
+        said_code, said, record.failure = _last_word(self.runtime.driver_dir(record.stream, record.fence) / "exit.json")
         record.exit_code = tracked.child.wait() if tracked.child else said_code
         record.exit_message = said or record.exit_message
         record.ended_at = _now()
@@ -284,6 +288,7 @@ class Fleet:
             ended_at=record.ended_at,
             exit_code=record.exit_code,
             exit_message=record.exit_message,
+            failure=record.failure,
             asked=record.asked,
             memory_mb=tracked.memory_mb if tracked.running else None,
             how=record.how,
@@ -324,15 +329,16 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _last_word(path: Path) -> tuple[int | None, str]:
-    """Exit code and message that a driver left; (None, why) when it left none that can be read."""
+def _last_word(path: Path) -> tuple[int | None, str, Failure | None]:
+    """Exit code, message and failure that a driver left; (None, why, None) when it left nothing that can be read."""
     try:
         said = json.loads(path.read_text())
-        return int(said["code"]), f"{said['class']}: {said['message']}"
+        failure = _FAILURE.validate_python(said["failure"]) if said.get("failure") else None
+        return int(said["code"]), f"{said['class']}: {said['message']}", failure
     except FileNotFoundError:
-        return None, ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return None, f"its exit.json cannot be read: {error}"
+        return None, "", None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return None, f"its exit.json cannot be read: {error}", None
 
 
 def _running_with(arguments: list[str]) -> ProcessId | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from k2.processes import ProcessId
+from k2.registry.observed import Failure
 from k2.registry.runtime import Runtime
 
 RECORD = "record.json"
@@ -34,6 +35,7 @@ class Record:
     ended_at: datetime | None = None
     exit_code: int | None = None
     exit_message: str = ""
+    failure: Failure | None = None
 
     @property
     def process(self) -> ProcessId | None:

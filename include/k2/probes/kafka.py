@@ -23,6 +23,12 @@ class KafkaSilent(RuntimeError):
     """The broker did not answer, or not for every partition."""
 
 
+class KafkaAway(KafkaSilent):
+    """The broker did not answer at all."""
+
+    dependency = "kafka"
+
+
 class KafkaHeads:
     """One consumer, kept; it joins no group and commits nothing."""
 
@@ -57,7 +63,7 @@ class KafkaHeads:
         return self._kept
 
     def ends(self, topics: Iterable[str]) -> Positions:
-        """The next offset of every partition. Raises KafkaSilent."""
+        """The next offset of every partition. Raises KafkaSilent, KafkaAway when there is no answer at all."""
         from confluent_kafka import OFFSET_END
 
         wanted = list(topics)
@@ -88,7 +94,7 @@ class KafkaHeads:
         try:
             described = self._consumer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
         except KafkaException as error:
-            raise KafkaSilent(f"Kafka at {self._bootstrap} did not answer: {error}") from error
+            raise KafkaAway(f"Kafka at {self._bootstrap} did not answer: {error}") from error
         if described.error is not None:
             raise KafkaSilent(f"topic {topic}: {described.error}")
         return sorted(described.partitions)
@@ -99,7 +105,7 @@ class KafkaHeads:
         try:
             answers = self._consumer.offsets_for_times([TopicPartition(*w) for w in wanted], timeout=ANSWER_SECONDS)
         except KafkaException as error:
-            raise KafkaSilent(f"Kafka at {self._bootstrap} did not answer: {error}") from error
+            raise KafkaAway(f"Kafka at {self._bootstrap} did not answer: {error}") from error
         found: Positions = {}
         for answer in answers:
             if answer.error is not None or answer.offset < 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 
@@ -107,7 +107,7 @@ class Observer:
             return {}
         ends = read(lambda: self._kafka.ends(sorted(set(topics.values()))))
         if ends.value is None:
-            return {name: Reading(ends.at, error=ends.error) for name in topics}
+            return {name: Reading(ends.at, error=ends.error, silent=ends.silent) for name in topics}
         known = ends.value
         return {
             name: _at(ends.at, read(lambda name=name, topic=topic: kafka.head(self._kafka, topic, known[topic], _committed(checkpoints[name]), ends.at)))
@@ -171,4 +171,4 @@ def _committed(checkpoint: Reading[Checkpoint]) -> dict[str, object] | None:
 
 def _at(at: datetime, reading: Reading[Head]) -> Reading[Head]:
     """A head is as old as the question about the source, however long the lag took to compute."""
-    return Reading(at, reading.value, reading.error)
+    return replace(reading, at=at)

@@ -21,4 +21,4 @@ def read(source: Callable[[], T]) -> Reading[T]:
 
 
 def failed(at: datetime, error: Exception) -> Reading[T]:
-    return Reading(at, error=f"{type(error).__name__}: {error}")
+    return Reading(at, error=f"{type(error).__name__}: {error}", silent=getattr(error, "dependency", None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Generic, TypeVar
@@ -15,14 +15,37 @@ class ExitCode(IntEnum):
 
     STOPPED = 0
     """It was asked to stop (SIGTERM)."""
+    INCOMPATIBLE = 65
+    """Its checkpoint, its state or its source does not fit any more, or lost data: starting again cannot help."""
     CONFIG = 78
     """Its registry entry, a table or an argument is wrong: starting again cannot help."""
     QUERY_FAILED = 70
     """Its query ended by an exception."""
     JVM_DIED = 71
     """The Java process went away under it."""
+    INFRASTRUCTURE = 74
+    """The machine failed it: memory, disk, a lost executor or worker, a store that timed out."""
+    DEPENDENCY = 75
+    """Something that it needs did not answer: Kafka or the catalog."""
     FENCED = 86
     """The catalog refused its commit: another driver holds the stream."""
+
+
+class FailureClass(StrEnum):
+    """Why a driver died, as far as it decides what follows."""
+
+    INFRASTRUCTURE = "infrastructure"
+    """Killed, out of memory, a JVM or a disk that failed."""
+    DEPENDENCY = "dependency"
+    """Something that it needs did not answer."""
+    QUERY = "query"
+    """Its query raised an exception: the second time at the same batch it is poison."""
+    INCOMPATIBLE = "incompatible"
+    """Checkpoint, state or source do not fit: never started again by itself."""
+    FENCED = "fenced"
+    """It lost the stream to another driver."""
+    CONFIG = "config"
+    """A mistake in the registry, a table or an argument: never started again by itself."""
 
 
 class DriverState(StrEnum):
@@ -38,10 +61,32 @@ class Reading(Generic[T]):
     at: datetime
     value: T | None = None
     error: str | None = None
+    silent: str | None = None
+    """The dependency that did not answer, when that is why."""
 
     @property
     def known(self) -> bool:
         return self.error is None
+
+
+Records = dict[str, dict[str, list[list[int]]]]
+"""Kafka records: {topic: {partition: [[first offset, last offset], ...]}}, both ends included."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a driver left behind of the exception that ended it."""
+
+    fingerprint: str = ""
+    """The same for the same failure, whatever the numbers, ids and paths in its message; empty when nobody saw it."""
+    batch: int | None = None
+    """The batch that was planned and not committed."""
+    records: Records | None = None
+    """What to blame: the records that were found to fail, or all of the batch."""
+    narrowed: bool = False
+    """Each of the records was seen to fail by itself."""
+    dependency: str | None = None
+    """kafka or catalog, for the class of that name."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +101,7 @@ class Driver:
     exit_code: int | None = None
     """None while it runs, or when nobody saw how it ended."""
     exit_message: str = ""
+    failure: Failure | None = None
     asked: bool = False
     """The launcher was told to stop or kill it: its end is no death."""
     memory_mb: float | None = None
@@ -126,6 +172,20 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Death:
+    """A launch of a stream that ended by itself or had to be killed because it hung."""
+
+    fence: int
+    generation: int
+    at: datetime
+    kind: FailureClass
+    exit_code: int | None = None
+    commits: int = 0
+    """Batches that this launch committed."""
+    failure: Failure = field(default_factory=Failure)
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What people asked for and what was last tried: the suite's own SQL schema."""
 
@@ -151,6 +211,10 @@ class Wanted:
     known_batch: int | None = None
     launch_detected_at: datetime | None = None
     """When the trouble was detected that the last launch answers; None of one that was asked for."""
+    lately: tuple[Death, ...] = ()
+    """Its last deaths, newest first."""
+    answered_at: datetime | None = None
+    """When a dependency that had been away last answered again."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +259,12 @@ class Verdict(StrEnum):
     """Its driver lives and its query does not."""
     REWIND = "REWIND"
     """Its checkpoint is not the one that it was, or stands before what was committed: stop, and never start by itself."""
+    POISONED = "POISONED"
+    """The same batch failed twice in the same way: held until a person has decided on its records."""
+    INCOMPATIBLE = "INCOMPATIBLE"
+    """Its checkpoint, state or source does not fit: held until a person has decided."""
+    CRASH_LOOP = "CRASH_LOOP"
+    """It died too often without getting on: held, and tried again now and then."""
     SPLIT_BRAIN = "SPLIT_BRAIN"
     """Two of its drivers live: the one with the lower fence is killed."""
     DEAD = "DEAD"
@@ -233,6 +303,8 @@ class Decision:
     fence: int = 0
     """The fence and the generation that the decision was made for: once either has changed, it must be made again."""
     generation: int = 0
+    dependency: str | None = None
+    """What does not answer, of a stream that is held for it."""
 
 
 @dataclass(frozen=True)

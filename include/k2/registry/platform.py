@@ -166,9 +166,20 @@ class Forgiveness(Model):
     minutes: PositiveInt
 
 
+class Breaker(Model):
+    """A leaky bucket of deaths: when one more would overflow it, the stream is held until enough has leaked."""
+
+    deaths: int = Field(ge=1, le=20)
+    minutes: PositiveInt
+    """The time in which a full bucket runs empty."""
+
+
 class Restart(Model):
     backoff_seconds: tuple[float, ...] = Field(min_length=1)
     forgiven_after: Forgiveness
+    breaker: Breaker
+    at_once: PositiveInt
+    """How many streams may be on their way back from trouble at the same time."""
     start_timeout_seconds: PositiveInt
     drain_timeout_seconds: PositiveInt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -15,6 +16,11 @@ SAME_WITHIN_MINUTES = 10
 def stream_key(stream: str) -> str:
     """The key of what is wrong with a stream itself."""
     return f"stream:{stream}"
+
+
+def held_key(stream: str) -> str:
+    """The key of a stream that is held until somebody has decided."""
+    return f"held:{stream}"
 
 
 def open_incident(connection: Connection, key: str, severity: str, title: str, detail: str) -> int | None:
@@ -57,6 +63,17 @@ def resolve_incident(connection: Connection, key: str, resolution: str) -> int |
 def add_evidence(connection: Connection, key: str, evidence: str) -> None:
     """Keep with the open incident of this key what was found beside the verdict. The last finding stands."""
     connection.execute("UPDATE k2.incidents SET evidence = %s WHERE key = %s AND resolved_at IS NULL", (evidence, key))
+
+
+def is_open(connection: Connection, key: str) -> bool:
+    return connection.execute("SELECT 1 FROM k2.incidents WHERE key = %s AND resolved_at IS NULL", (key,)).fetchone() is not None
+
+
+def withdraw(connection: Connection, key: str, age: timedelta) -> None:
+    """Take back an open incident that is no older than this and that nobody was told of: another one has its cause."""
+    connection.execute(
+        "DELETE FROM k2.incidents WHERE key = %s AND resolved_at IS NULL AND told_opened_at IS NULL AND opened_at > clock_timestamp() - %s", (key, age)
+    )
 
 
 def tellable(connection: Connection) -> list[dict[str, Any]]:

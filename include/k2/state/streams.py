@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from k2.registry.observed import Decision, Wanted
+from k2.registry.observed import Death, Decision, Failure, FailureClass, Wanted
 from k2.state.database import Connection
 
 
@@ -19,10 +19,18 @@ _WANTED = """
     SELECT s.stream, s.desired, s.generation, s.fence, l.generation AS launch_generation,
            l.detected_at AS launch_detected_at, l.intent_at, l.launched_at, l.first_commit_at, l.first_commit_batch, l.ended_at,
            (SELECT count(*) FROM k2.launches d
-            WHERE d.stream = s.stream AND d.end_reason IN ('died', 'hung') AND d.fence > greatest(
+            WHERE d.stream = s.stream AND d.end_reason IN ('died', 'hung') AND coalesce(d.failure_class, '') NOT IN ('dependency', 'fenced')
+            AND d.fence > greatest(
                 s.forgiven_fence, (SELECT max(fence) FROM k2.launches e WHERE e.stream = s.stream AND e.end_reason = 'stopped'))) AS deaths,
            (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason IN ('died', 'hung')) AS last_death_at,
-           v.verdict, v.since AS verdict_since, s.known_query_id, s.known_batch
+           (SELECT max(resolved_at) FROM k2.incidents WHERE key LIKE 'dependency:%%') AS answered_at,
+           v.verdict, v.since AS verdict_since, s.known_query_id, s.known_batch,
+           (SELECT jsonb_agg(to_jsonb(d) ORDER BY d.fence DESC) FROM (
+                SELECT fence, generation, ended_at, exit_code, failure_class, fingerprint, failed_batch, failed_records, failed_narrowed, failed_dependency,
+                       greatest(0, coalesce((SELECT n.first_commit_batch FROM k2.launches n
+                            WHERE n.stream = s.stream AND n.fence > c.fence AND n.first_commit_batch IS NOT NULL ORDER BY n.fence LIMIT 1),
+                            s.known_batch + 1) - first_commit_batch) AS commits
+                FROM k2.launches c WHERE c.stream = s.stream AND c.end_reason IN ('died', 'hung') ORDER BY fence DESC LIMIT 20) d) AS lately
     FROM k2.streams s LEFT JOIN k2.launches l ON l.stream = s.stream AND l.fence = s.fence LEFT JOIN k2.verdicts v ON v.stream = s.stream
 """
 
@@ -36,13 +44,35 @@ def wanted(connection: Connection, stream: str) -> Wanted:
     row = connection.execute(_WANTED + "WHERE s.stream = %s", (stream,)).fetchone()
     if row is None:
         raise LookupError(f"stream {stream!r} is not registered in the database: run ./k2 up again")
-    del row["stream"]
-    return Wanted(**row)
+    return _wanted(row)
 
 
 def wanted_all(connection: Connection) -> dict[str, Wanted]:
     """The same of every registered stream, by name, in one query."""
-    return {row.pop("stream"): Wanted(**row) for row in connection.execute(_WANTED).fetchall()}
+    return {row["stream"]: _wanted(row) for row in connection.execute(_WANTED).fetchall()}
+
+
+def _wanted(row: dict[str, Any]) -> Wanted:
+    lately = tuple(_death(death) for death in row["lately"] or ())
+    return Wanted(**{**{name: value for name, value in row.items() if name != "stream"}, "lately": lately})
+
+
+def _death(row: dict[str, Any]) -> Death:
+    return Death(
+        fence=row["fence"],
+        generation=row["generation"],
+        at=datetime.fromisoformat(row["ended_at"]),
+        kind=FailureClass(row["failure_class"] or FailureClass.INFRASTRUCTURE),
+        exit_code=row["exit_code"],
+        commits=row["commits"] or 0,
+        failure=Failure(
+            row["fingerprint"] or "",
+            row["failed_batch"],
+            row["failed_records"],
+            bool(row["failed_narrowed"]),
+            row["failed_dependency"],
+        ),
+    )
 
 
 def want(connection: Connection, stream: str, desired: str, *, who: str, action: str, reason: str) -> int:
@@ -100,11 +130,30 @@ def first_commit(connection: Connection, stream: str, fence: int, at: datetime, 
     )
 
 
-def ended(connection: Connection, stream: str, fence: int, *, at: datetime, exit_code: int | None, reason: str) -> None:
-    """`reason` is one of died, hung, stopped, replaced. The first word on a launch stands."""
+def ended(
+    connection: Connection,
+    stream: str,
+    fence: int,
+    *,
+    at: datetime,
+    exit_code: int | None,
+    reason: str,
+    kind: FailureClass | None = None,
+    failure: Failure | None = None,
+) -> None:
+    """`reason` is one of died, hung, stopped, replaced; `kind` and `failure` are those of a death. The first word on a launch stands."""
+    said = failure or Failure()
     connection.execute(
-        "UPDATE k2.launches SET ended_at = %s, exit_code = %s, end_reason = %s WHERE stream = %s AND fence = %s AND ended_at IS NULL",
-        (at, exit_code, reason, stream, fence),
+        """
+        UPDATE k2.launches SET ended_at = %s, exit_code = %s, end_reason = %s, failure_class = %s, fingerprint = %s,
+            failed_batch = %s, failed_records = %s, failed_narrowed = %s, failed_dependency = %s
+        WHERE stream = %s AND fence = %s AND ended_at IS NULL
+        """,
+        (
+            *(at, exit_code, reason, kind, said.fingerprint or None, said.batch),
+            *(Jsonb(said.records) if said.records else None, said.narrowed if said.records else None, said.dependency),
+            *(stream, fence),
+        ),
     )
 
 
@@ -132,14 +181,31 @@ def forgive(connection: Connection, stream: str, fence: int) -> None:
 def record_verdict(connection: Connection, decision: Decision, at: datetime, observation: dict[str, Any]) -> None:
     connection.execute(
         """
-        INSERT INTO k2.verdicts (stream, verdict, because, since, seen_at, observation)
-        VALUES (%(stream)s, %(verdict)s, %(because)s, %(at)s, %(at)s, %(observation)s)
+        INSERT INTO k2.verdicts (stream, verdict, because, since, seen_at, observation, dependency)
+        VALUES (%(stream)s, %(verdict)s, %(because)s, %(at)s, %(at)s, %(observation)s, %(dependency)s)
         ON CONFLICT (stream) DO UPDATE SET
+            dependency = CASE WHEN excluded.verdict IN ('UNKNOWN', 'WAITING_DEPENDENCY') THEN coalesce(excluded.dependency, k2.verdicts.dependency)
+                ELSE excluded.dependency END,
             verdict = excluded.verdict, because = excluded.because, seen_at = excluded.seen_at, observation = excluded.observation,
             since = CASE WHEN k2.verdicts.verdict = excluded.verdict THEN k2.verdicts.since ELSE excluded.since END
         """,
-        {"stream": decision.stream, "verdict": decision.verdict, "because": decision.because, "at": at, "observation": Jsonb(observation)},
+        {
+            "stream": decision.stream,
+            "verdict": decision.verdict,
+            "because": decision.because,
+            "at": at,
+            "observation": Jsonb(observation),
+            "dependency": decision.dependency,
+        },
     )
+
+
+def held_for(connection: Connection) -> dict[str, dict[str, str]]:
+    """Which streams wait for which dependency: {dependency: {stream: because}}. One that cannot be known goes on waiting."""
+    found: dict[str, dict[str, str]] = {}
+    for row in connection.execute("SELECT stream, dependency, because FROM k2.verdicts WHERE dependency IS NOT NULL ORDER BY stream"):
+        found.setdefault(row["dependency"], {})[row["stream"]] = row["because"]
+    return found
 
 
 def dead_since(connection: Connection) -> dict[str, datetime]:

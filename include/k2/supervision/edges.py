@@ -15,7 +15,9 @@ ACTS = frozenset({Action.START, Action.STOP, Action.REPLACE, Action.END_OLDER})
 HEALTHY = frozenset({Verdict.IDLE, Verdict.PROGRESSING})
 HUNG = frozenset({Verdict.SUSPECT_DRIVER, Verdict.HUNG_SOURCE, Verdict.HUNG_PROCESSING, Verdict.HUNG_START, Verdict.QUERY_DEAD})
 """Its driver lives and does not do its work."""
-TROUBLE = frozenset({Verdict.DEAD, Verdict.REWIND, Verdict.SPLIT_BRAIN, Verdict.HEAD_MISMATCH, Verdict.WAITING_DEPENDENCY}) | HUNG - {Verdict.SUSPECT_DRIVER}
+HELD = frozenset({Verdict.REWIND, Verdict.POISONED, Verdict.INCOMPATIBLE, Verdict.CRASH_LOOP})
+"""It is down, and restarting it would be wrong."""
+TROUBLE = frozenset({Verdict.DEAD, Verdict.SPLIT_BRAIN, Verdict.HEAD_MISMATCH, Verdict.WAITING_DEPENDENCY}) | HELD | HUNG - {Verdict.SUSPECT_DRIVER}
 """What people are told of."""
 CALM = HEALTHY | {Verdict.STOPPED}
 

@@ -6,9 +6,12 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from k2.checkpoints.guard import rewound
-from k2.registry.observed import Action, Decision, Driver, DriverState, ExitCode, Observation, Verdict, Wanted
+from k2.registry.observed import Action, Death, Decision, Driver, DriverState, ExitCode, FailureClass, Observation, Verdict, Wanted
 from k2.registry.platform import Restart, Stream
+from k2.supervision.breaker import closed_until
 from k2.supervision.conclude import Conclude, past, unusable, usable
+from k2.supervision.dependencies import answers
+from k2.supervision.failures import UNCOUNTED, deaths, poison, records_in_words, streak
 from k2.supervision.policy import start_not_before
 from k2.supervision.progress import judge_running
 
@@ -77,16 +80,45 @@ def _dead(conclude: Conclude, observation: Observation, wanted: Wanted, driver: 
     mine = driver.fence == wanted.fence
     if mine and driver.asked:
         return conclude(Verdict.STARTING, Action.START, f"its driver with fence {driver.fence} was stopped through the host agent and it is wanted running")
-    death = partial(conclude, Verdict.DEAD, detected_at=now)
     how = _how_it_ended(driver) if mine and driver.state is DriverState.EXITED else f"the host agent knows no driver with fence {wanted.fence}"
-    if mine and driver.exit_code == ExitCode.CONFIG:
+    checkpoint = usable(observation.checkpoint, now)
+    lately = deaths(wanted, driver, checkpoint)
+    newest = lately[0] if lately and lately[0].fence == wanted.fence else None
+    kind = newest.kind if newest else FailureClass.INFRASTRUCTURE
+    death = partial(conclude, Verdict.DEAD, detected_at=now)
+    if kind is FailureClass.CONFIG:
         return death(Action.WAIT, f"{how}: starting again cannot help, correct it and ask for a start")
+    if kind is FailureClass.INCOMPATIBLE:
+        because = f"{how}: starting again cannot help, and could lose data; it is held until somebody asks for a start"
+        return conclude(Verdict.INCOMPATIBLE, Action.NONE, because, detected_at=now)
+    if found := poison(lately):
+        because = f"batch {found.batch} failed a second time with {found.fingerprint}; to blame: {records_in_words(found.records)}; {how}"
+        return conclude(Verdict.POISONED, Action.NONE, because, detected_at=now)
     died_at = past((driver.ended_at if mine else None) or wanted.ended_at or observation.driver.at, now)
-    deaths = wanted.deaths + (1 if wanted.ended_at is None else 0)
-    not_before = start_not_before(restart, observation.stream, wanted.fence, deaths, died_at)
+    if until := closed_until(restart, lately, wanted.generation, now):
+        at = f", at batch {checkpoint.last_offset_batch}" if checkpoint is not None and checkpoint.in_flight else ""
+        because = f"it died again and again without getting on{at}; the next attempt is at {until:%H:%M:%S} UTC, a start on request at once; {how}"
+        return conclude(Verdict.CRASH_LOOP, Action.WAIT, because, not_before=until, detected_at=now)
+    if kind is FailureClass.DEPENDENCY and (held := _away(conclude, observation, newest, how, now)):
+        return held
+    counted = wanted.deaths + (1 if wanted.ended_at is None else 0)
+    if kind in UNCOUNTED:
+        counted = streak(lately)
+    not_before = start_not_before(restart, observation.stream, wanted.fence, counted, died_at)
     if now < not_before:
-        return death(Action.WAIT, f"{how}; start {deaths} after a death waits {(not_before - died_at).total_seconds():.0f} s", not_before=not_before)
+        return death(Action.WAIT, f"{how}; start {counted} after a death waits {(not_before - died_at).total_seconds():.0f} s", not_before=not_before)
     return death(Action.START, how)
+
+
+def _away(conclude: Conclude, observation: Observation, death: Death | None, how: str, now: datetime) -> Decision | None:
+    """The hold of a stream whose dependency does not answer the watchdog either; None when it does."""
+    dependency = death.failure.dependency if death else None
+    if dependency is None or answers(observation, dependency, now):
+        return None
+    hold = partial(conclude, Verdict.WAITING_DEPENDENCY, Action.WAIT, detected_at=now)
+    if answers(observation, dependency, now) is None:
+        return hold(f"{how}; whether {dependency} answers now is not known yet")
+    return hold(f"{how}; {dependency} does not answer the watchdog either: it is started as soon as it does", dependency=dependency)
 
 
 def _how_it_ended(driver: Driver) -> str:
@@ -99,4 +131,6 @@ def _how_it_ended(driver: Driver) -> str:
     else:
         known = {code.value: code.name for code in ExitCode}
         how = f"left with {driver.exit_code}" + (f" ({known[driver.exit_code]})" if driver.exit_code in known else "")
+    if driver.failure and driver.failure.fingerprint:
+        how += f" with {driver.failure.fingerprint}" + (f" at batch {driver.failure.batch}" if driver.failure.batch is not None else "")
     return f"its driver with fence {driver.fence} {how}" + (f": {driver.exit_message}" if driver.exit_message else "")

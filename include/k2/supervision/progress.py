@@ -8,11 +8,15 @@ batch may take long, and is left alone for as long as its tasks finish.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from k2.registry.observed import Action, Checkpoint, Decision, Head, Observation, QueryStatus, Verdict, Wanted
 from k2.registry.platform import Restart, Stream
+from k2.supervision.breaker import closed_until
 from k2.supervision.conclude import Conclude, past, unusable, usable
+from k2.supervision.dependencies import KAFKA, answers
+from k2.supervision.failures import commits
 from k2.supervision.policy import backoff
 
 IDLE_EVENT_SECONDS = 10
@@ -43,12 +47,18 @@ def judge_running(conclude: Conclude, observation: Observation, spec: Stream, re
     status = usable(observation.status, now)
     if status is not None and status.fence != driver.fence:
         status = None
+    if status is not None and status.last_event_at is not None and wanted.answered_at is not None:
+        # While a dependency was away its query could not speak.
+        status = replace(status, last_event_at=max(status.last_event_at, wanted.answered_at))
     checkpoint, head = usable(observation.checkpoint, now), usable(observation.head, now)
     again = _Restart(conclude, wanted, restart, now)
     if status is not None and status.waits_for is not None and (why := _out_of_reach(observation, status.waits_for, now)):
-        return conclude(Verdict.WAITING_DEPENDENCY, Action.NONE, f"its driver waits for {status.waits_for}, and {why}")
+        return conclude(Verdict.WAITING_DEPENDENCY, Action.NONE, f"its driver waits for {status.waits_for}, and {why}", dependency=status.waits_for)
     if status is not None and status.message == ENDED:
         return again(Verdict.QUERY_DEAD, "its driver runs and its query has ended", quiet_limit(spec))
+    if spec.reads is None and answers(observation, KAFKA, now) is False:
+        because = f"its driver is left alone, because Kafka does not answer the watchdog either: {observation.head.error}"
+        return conclude(Verdict.WAITING_DEPENDENCY, Action.NONE, because, dependency=KAFKA)
     if wanted.first_commit_at is None:
         return _without_commit(conclude, again, observation, checkpoint, head, status, restart, now)
     for name, reading in (("the checkpoint", observation.checkpoint), ("the head of its source", observation.head)):
@@ -73,6 +83,9 @@ class _Restart:
     def __call__(self, verdict: Verdict, because: str, must_stand: timedelta = STANDS) -> Decision:
         since = self._wanted.verdict_since if self._wanted.verdict == verdict and self._wanted.verdict_since else self._now
         not_before = past(since, self._now) + max(must_stand, backoff(self._restart, self._wanted.deaths + 1))
+        if until := closed_until(self._restart, self._wanted.lately, self._wanted.generation, self._now, commits(self._wanted, None)):
+            not_before = max(not_before, until)
+            because = f"{because}; it is not restarted before {until:%H:%M:%S} UTC, for it was too often and did not help"
         detected_at = min(since, self._now)
         if self._now < not_before:
             return self._conclude(verdict, Action.WAIT, because, not_before=not_before, detected_at=detected_at)
@@ -112,7 +125,7 @@ def _without_commit(
     because = f"its driver with fence {driver.fence} has run for {seconds:.0f} s and committed nothing yet"
     if status is not None and status.waits_for:
         because += f", it waits for {status.waits_for}"
-    moments = [begun, status.tasks_at if status else None, status.last_event_at if status else None]
+    moments = [begun, wanted.answered_at, status.tasks_at if status else None, status.last_event_at if status else None]
     moved = max((moment for moment in moments if moment), default=now)
     limit = timedelta(seconds=restart.start_timeout_seconds)
     if now - moved >= limit:
@@ -147,7 +160,7 @@ def _behind(
     because = f"{lag} behind, last committed batch {checkpoint.last_commit_batch}, trigger {spec.trigger_seconds} s"
     limit = patience(spec, status)
     if checkpoint.in_flight and checkpoint.last_offset_at is not None:
-        moved = max(moment for moment in (checkpoint.last_offset_at, status.tasks_at if status else None) if moment)
+        moved = max(moment for moment in (checkpoint.last_offset_at, wanted.answered_at, status.tasks_at if status else None) if moment)
         if now - moved >= limit:
             still = f"{because}; batch {checkpoint.last_offset_batch} is planned, and for {(now - moved).total_seconds():.0f} s nothing of it was finished"
             if status is None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from k2.checkpoints.reader import CheckpointUnreadable, first_commit_after, read_tail
 from k2.probes.reading import failed
 from k2.registry.observed import Decision, Observation, Reading, Verdict
+from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
 from k2.supervision.judge import judge
+from k2.supervision.order import arrange
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ def examine(runtime: Runtime, observation: Observation, now: datetime) -> Look:
             observation = replace(observation, checkpoint=failed(now, error))
     platform = runtime.platform
     return Look(observation, judge(platform.streams[observation.stream], observation, platform.restart, now), found)
+
+
+def in_order(platform: Platform, looks: Sequence[Look], now: datetime) -> list[Look]:
+    """The looks at all streams, with what must wait for other streams held back."""
+    decisions = arrange(platform, [(found.observation, found.decision) for found in looks], now)
+    return [replace(found, decision=decision) for found, decision in zip(looks, decisions, strict=True)]
 
 
 def dated(found: Look, known: dict[str, datetime]) -> Look:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from k2.probes import Observer
 from k2.probes.observer import Progress, compose
@@ -12,7 +12,7 @@ from k2.registry.runtime import Runtime
 from k2.state import database, streams, watchers
 from k2.supervision.edges import ACTS
 from k2.watchdog import budgets
-from k2.watchdog.judged import Look, dated, examine
+from k2.watchdog.judged import Look, dated, examine, in_order
 from k2.watchdog.recording import record, silences
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def urgent(runtime: Runtime) -> list[Look]:
         at = datetime.now(UTC)
         observations = compose(at, observer.quick(names), {name: not_read(at) for name in names})
         now = datetime.now(UTC)
-        looks = [examine(runtime, observation, now) for observation in observations.values()]
+        looks = in_order(runtime.platform, [examine(runtime, observation, now) for observation in observations.values()], now)
         return _recorded(observer, [found for found in looks if found.decision.action in ACTS], now)
 
 
@@ -37,7 +37,8 @@ def look(runtime: Runtime) -> list[Look]:
     with Observer(runtime) as observer:
         observations = observer.observe()
         now = datetime.now(UTC)
-        looks = _recorded(observer, [examine(runtime, observation, now) for observation in observations.values()], now)
+        looks = in_order(runtime.platform, [examine(runtime, observation, now) for observation in observations.values()], now)
+        looks = _recorded(observer, looks, now)
         try:
             observer.state.ask(lambda connection: watchers.looked(connection, "watchdog", silences(observations.values())))
             observer.state.ask(lambda connection: budgets.record(connection, runtime, now))
@@ -47,8 +48,8 @@ def look(runtime: Runtime) -> list[Look]:
 
 
 def not_read(at: datetime) -> Progress:
-    """What is known of a query that was not asked for."""
-    unread = failed(at, LookupError("it was not read yet"))
+    """What is known of a query that was not asked for. Dated long ago: that nobody asked is no answer."""
+    unread = failed(at - timedelta(days=1), LookupError("it was not read yet"))
     return Progress(unread, unread, unread)
 
 

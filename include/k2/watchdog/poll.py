@@ -15,7 +15,7 @@ from k2.registry.observed import Decision, Verdict
 from k2.registry.runtime import Runtime
 from k2.state import database, watchers
 from k2.supervision.edges import Mark, edges
-from k2.watchdog.judged import Look, dated, examine
+from k2.watchdog.judged import Look, dated, examine, in_order
 from k2.watchdog.looking import not_read
 from k2.watchdog.recording import record, silences
 
@@ -65,7 +65,7 @@ class Poll:
             self._version = quick.drivers.version
             observations = compose(at, quick, {name: self._progress.get(name, not_read(at)) for name in self._names})
             now = datetime.now(UTC)
-            looks = [dated(examine(self._runtime, seen, now), self._dead) for seen in observations.values()]
+            looks = in_order(self._runtime.platform, [dated(examine(self._runtime, seen, now), self._dead) for seen in observations.values()], now)
             fired, marks = edges(self._marks, {found.decision.stream: found.decision for found in looks}, now)
             changed = {name for name in self._names if marks[name] != self._marks.get(name)}
             self._marks = marks

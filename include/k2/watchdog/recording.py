@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from k2.registry.observed import Checkpoint, Decision, Driver, DriverState, Observation, Reading, Verdict, Wanted
+from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
 from k2.state import incidents, streams
 from k2.state.database import Connection
-from k2.supervision.edges import HEALTHY, in_trouble
+from k2.supervision.dependencies import CATALOG, KAFKA, SCHEMA_REGISTRY, answers
+from k2.supervision.edges import HEALTHY, HELD, in_trouble
+from k2.supervision.failures import failure_class
+from k2.supervision.order import ONE_CAUSE
 from k2.supervision.policy import forgivable
 from k2.watchdog import outages
 from k2.watchdog.judged import Look
@@ -22,16 +26,20 @@ _OBSERVATION = TypeAdapter(Observation)
 TOLD = {
     Verdict.DEAD: ("page", "died"),
     Verdict.REWIND: ("page", "lost its place"),
+    Verdict.POISONED: ("page", "fails at the same records again"),
+    Verdict.INCOMPATIBLE: ("page", "cannot go on from its checkpoint"),
+    Verdict.CRASH_LOOP: ("page", "dies again and again"),
     Verdict.SPLIT_BRAIN: ("page", "had two drivers"),
     Verdict.HEAD_MISMATCH: ("ticket", "finds nothing to read"),
-    Verdict.WAITING_DEPENDENCY: ("ticket", "waits for a dependency"),
 }
 """How loud people are told of a verdict, and in which words; of those that are not here, that the stream hangs."""
+NAMES = {KAFKA: "Kafka", SCHEMA_REGISTRY: "The schema registry", CATALOG: "The catalog's database"}
+DEPENDENCY_SEVERITY = {SCHEMA_REGISTRY: "ticket"}
+"""How loud people are told that a dependency is away; of any other it is a page."""
 
 
-def record(connection: Connection, runtime: Runtime, looks: Iterable[Look], now: datetime) -> None:
+def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now: datetime) -> None:
     """Write down verdicts, launches, first commits, ends, incidents, outages and forgiveness; all of it or nothing."""
-    looks = list(looks)
     with connection.transaction():
         outages.record(connection, runtime, looks, now)
         for found in looks:
@@ -46,7 +54,8 @@ def record(connection: Connection, runtime: Runtime, looks: Iterable[Look], now:
                     _record_checkpoint(connection, decision.stream, wanted, checkpoint)
             if wanted is not None:
                 streams.record_verdict(connection, decision, now, _OBSERVATION.dump_python(observation, mode="json"))
-                _record_incident(connection, decision)
+                _record_incident(connection, runtime.platform, decision)
+        _record_dependencies(connection, looks, now)
 
 
 def _record_launch(connection: Connection, found: Look, wanted: Wanted, driver: Driver, now: datetime) -> None:
@@ -58,8 +67,10 @@ def _record_launch(connection: Connection, found: Look, wanted: Wanted, driver: 
     if wanted.ended_at is not None:
         return
     if driver.fence == fence and driver.state is DriverState.EXITED:
-        reason = "stopped" if driver.asked or wanted.desired != "running" else "died"
-        streams.ended(connection, stream, fence, at=driver.ended_at or now, exit_code=driver.exit_code, reason=reason)
+        died = not driver.asked and wanted.desired == "running"
+        kind, failure = (failure_class(driver.exit_code), driver.failure) if died else (None, None)
+        reason = "died" if died else "stopped"
+        streams.ended(connection, stream, fence, at=driver.ended_at or now, exit_code=driver.exit_code, reason=reason, kind=kind, failure=failure)
     elif found.decision.verdict in (Verdict.DEAD, Verdict.STOPPED):
         streams.ended(connection, stream, fence, at=now, exit_code=None, reason="died" if found.decision.verdict is Verdict.DEAD else "stopped")
 
@@ -70,15 +81,55 @@ def _record_checkpoint(connection: Connection, stream: str, wanted: Wanted, chec
         streams.know(connection, stream, query_id, batch)
 
 
-def _record_incident(connection: Connection, decision: Decision) -> None:
-    key = incidents.stream_key(decision.stream)
-    if in_trouble(decision):
-        severity, what = TOLD.get(decision.verdict, ("page", "hangs"))
-        incidents.open_incident(connection, key, severity, f"Stream {decision.stream} {what}", f"{decision.verdict}: {decision.because}")
-    elif decision.verdict in HEALTHY:
-        incidents.resolve_incident(connection, key, f"fence {decision.fence}: {decision.because}")
-    elif decision.verdict is Verdict.STOPPED:
-        incidents.resolve_incident(connection, key, "it was stopped on request")
+def _record_dependencies(connection: Connection, looks: Sequence[Look], now: datetime) -> None:
+    """One incident per dependency that does not answer, with the streams that wait for it; over as soon as it was seen to answer."""
+    waiting = streams.held_for(connection)
+    for dependency, why in waiting.items():
+        detail = f"Held until it answers: {', '.join(why)}. {next(iter(why.values()))}"
+        title = f"{NAMES.get(dependency, dependency)} does not answer"
+        incidents.open_incident(connection, f"dependency:{dependency}", DEPENDENCY_SEVERITY.get(dependency, "page"), title, detail)
+    for dependency in NAMES.keys() - waiting.keys():
+        # A driver that waits for the registry no longer has had its answer: nobody else asks.
+        if dependency == SCHEMA_REGISTRY or any(answers(found.observation, dependency, now) for found in looks if _reads(found, dependency)):
+            incidents.resolve_incident(connection, f"dependency:{dependency}", "it answers again")
+
+
+def _reads(found: Look, dependency: str) -> bool:
+    """Whether a look tells anything of a dependency: of Kafka only one at a stream that reads it."""
+    head = found.observation.head
+    return dependency != KAFKA or head.silent == KAFKA or (head.value is not None and "snapshot_id" not in head.value.position)
+
+
+def _record_incident(connection: Connection, platform: Platform, decision: Decision) -> None:
+    """One trouble is one incident: that a stream is held is told in one of its own, because now somebody must act."""
+    key, held = incidents.stream_key(decision.stream), incidents.held_key(decision.stream)
+    if decision.verdict in HELD:
+        severity, what = TOLD[decision.verdict]
+        incidents.resolve_incident(connection, key, f"it is held, which is told of its own: {decision.verdict}")
+        incidents.open_incident(connection, held, severity, f"Stream {decision.stream} {what}", f"{decision.verdict}: {decision.because}")
+    elif decision.verdict is Verdict.WAITING_DEPENDENCY:
+        return  # told once, of the dependency
+    elif in_trouble(decision):
+        if not incidents.is_open(connection, held) and not _has_the_cause_of_bronze(connection, platform, decision):
+            severity, what = TOLD.get(decision.verdict, ("page", "hangs"))
+            incidents.open_incident(connection, key, severity, f"Stream {decision.stream} {what}", f"{decision.verdict}: {decision.because}")
+            for reader in (name for name in platform.streams if decision.verdict is Verdict.DEAD and platform.feeder_of(name) == decision.stream):
+                incidents.withdraw(connection, incidents.stream_key(reader), ONE_CAUSE)  # of one cause, and its reader was seen first
+    elif decision.verdict in HEALTHY or decision.verdict is Verdict.STOPPED:
+        how = "it was stopped on request" if decision.verdict is Verdict.STOPPED else f"fence {decision.fence}: {decision.because}"
+        for opened in (key, held):
+            incidents.resolve_incident(connection, opened, how)
+
+
+def _has_the_cause_of_bronze(connection: Connection, platform: Platform, decision: Decision) -> bool:
+    """Whether people know the cause already: the Bronze stream that it reads is in trouble, and both died at one time or it only lacks rows."""
+    feeder = platform.feeder_of(decision.stream)
+    if feeder is None or not any(incidents.is_open(connection, kind(feeder)) for kind in (incidents.stream_key, incidents.held_key)):
+        return False
+    if decision.verdict is Verdict.HEAD_MISMATCH:
+        return True
+    died, cause = (streams.wanted(connection, name).last_death_at for name in (decision.stream, feeder))
+    return decision.verdict is Verdict.DEAD and died is not None and cause is not None and abs(died - cause) <= ONE_CAUSE
 
 
 def silences(observations: Iterable[Observation]) -> str:

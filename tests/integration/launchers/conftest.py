@@ -51,6 +51,14 @@ if "child" in mode:
 if "exit" in mode:
     (folder / "exit.json").write_text(json.dumps({"code": 70, "class": "QueryFailed", "message": "the source is gone"}))
     sys.exit(70)
+if f"poison-{stream}" in mode:
+    blamed = {"fingerprint": "ArithmeticException-1", "batch": 1, "records": {"trades": {"2": [[40, 40]]}}, "narrowed": True}
+    (folder / "exit.json").write_text(json.dumps({"code": 70, "class": "query_failed", "message": "division by zero", "failure": blamed}))
+    sys.exit(70)
+if "lost-kafka" in mode and stream.startswith("bronze"):
+    failure = {"fingerprint": "TimeoutException-1", "dependency": "kafka"}
+    (folder / "exit.json").write_text(json.dumps({"code": 75, "class": "dependency", "message": "Timed out waiting for a node", "failure": failure}))
+    sys.exit(75)
 class Word(BaseHTTPRequestHandler):
     def do_GET(self):
         quiet = "quiet" in (Path.cwd() / "mode").read_text().split()
@@ -95,7 +103,7 @@ sys.argv = ["x", "--stream", told["stream"], "--fence", str(told["fence"])]
 
 
 class Home:
-    """One home with its agent. `mode`: words that jobs and spares obey (deaf, child, exit, quiet, slow-spare, broken-spare)."""
+    """One home with its agent. `mode`: words that jobs and spares obey (deaf, child, exit, poison-STREAM, lost-kafka, quiet, slow-spare, broken-spare)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -282,10 +290,14 @@ class Watched:
             return connection.execute("SELECT * FROM k2.incidents ORDER BY id").fetchall()
 
 
+AWAY = kafka.KafkaAway
+
+
 class Ends:
-    """Stands for Kafka: partition 0 of each topic ends at `end`."""
+    """Stands for Kafka: partition 0 of each topic ends at `end`; while it is `away` it does not answer."""
 
     end = 0
+    away = False
 
     def __init__(self, bootstrap: str) -> None:
         pass
@@ -294,6 +306,8 @@ class Ends:
         pass
 
     def ends(self, topics: list[str]) -> dict[str, dict[str, int]]:
+        if Ends.away:
+            raise AWAY("Kafka did not answer")
         return {topic: {"0": Ends.end} for topic in topics}
 
     def oldest(self, positions: Any) -> datetime:
@@ -304,7 +318,7 @@ class Ends:
 def watched(own_database: Runtime, agent: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     database.register(own_database, own_database.platform)
     with database.connect(own_database, "admin") as admin:
-        admin.execute("TRUNCATE k2.launches, k2.outages, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
+        admin.execute("TRUNCATE k2.skips, k2.launches, k2.outages, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
         admin.execute("UPDATE k2.streams SET desired = 'running', generation = 1, fence = 0, forgiven_fence = 0, known_query_id = NULL, known_batch = NULL")
         for name, spec in own_database.platform.streams.items():
             if spec.reads:
@@ -312,6 +326,7 @@ def watched(own_database: Runtime, agent: Home, monkeypatch: pytest.MonkeyPatch)
     (agent.folder / "secrets").symlink_to(own_database.secrets)
     runtime = agent.runtime.model_copy(update={"postgres_host": own_database.postgres_host, "postgres_port": own_database.postgres_port})
     monkeypatch.setattr(Ends, "end", 0)
+    monkeypatch.setattr(Ends, "away", False)
     monkeypatch.setattr(kafka, "KafkaHeads", Ends)
     monkeypatch.setattr(iceberg.TableHeads, "branch", lambda self, table, location: [])
     yield Watched(agent, runtime)

@@ -15,11 +15,12 @@ import psycopg
 import pytest
 
 from k2 import watchdog
+from k2.airflow import control
 from k2.launchers import start as protocol
 from k2.launchers.client import AgentClient
 from k2.processes import ProcessId
 from k2.registry.observed import Action, Decision, DriverState, Verdict
-from k2.state import database, incidents, streams, watchers
+from k2.state import database, incidents, skips, streams, watchers
 from k2.supervision import judge, policy
 
 STREAM = "bronze_binance"
@@ -311,6 +312,126 @@ def test_a_driver_with_a_mistake_in_its_configuration_is_left_down(watched: Watc
     assert "no such table" in watched.incidents()[0]["detail"] and watched.watch() == {}
     watched.want("running")
     assert watched.watch()[STREAM].fence == 2
+
+
+def test_a_batch_that_fails_twice_in_the_same_way_is_held_until_a_person_skips_its_records(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more attempt, then POISONED, paged with the records; skip-poison notes them with who and why, and starts the stream."""
+    monkeypatch.setattr(policy, "backoff", lambda *_: timedelta(0))
+    silver, bronze = "silver_binance", "bronze_kraken"
+    watched.up()
+    watched.home.mode(f"poison-{silver} poison-{bronze}")
+    for stream in (silver, bronze):
+        watched.kill(stream)
+    for attempt in (2, 3):
+        assert {name: done.fence for name, done in watched.watch().items()} == {silver: attempt, bronze: attempt}
+        watched.home.wait_until(lambda: watched.home.has_exited(silver) and watched.home.has_exited(bronze), "both died")
+    found = watched.look()
+    assert {(found[name].verdict, found[name].action) for name in (silver, bronze)} == {(Verdict.POISONED, Action.NONE)}
+    assert watched.watch() == {}
+    row = watched.ledger(silver)[-1]
+    assert (row["failure_class"], row["fingerprint"], row["failed_batch"], row["failed_records"]) == (
+        "query",
+        "ArithmeticException-1",
+        1,
+        {"trades": {"2": [[40, 40]]}},
+    )
+    (page,) = [incident for incident in watched.incidents() if incident["key"] == f"held:{silver}"]
+    assert page["severity"] == "page" and "trades partition 2 offset 40" in page["detail"]
+    assert all(incident["resolved_at"] for incident in watched.incidents() if incident["key"] == f"stream:{silver}")
+    wish = {"who": "ann", "reason": "a record that nobody needs"}
+    with pytest.raises(ValueError, match="is a Bronze stream"):
+        control.record(watched.runtime, [bronze], control.Wish.SKIP_POISON, **wish)
+    with pytest.raises(ValueError, match="is not held as POISONED"):
+        control.record(watched.runtime, ["silver_kraken"], control.Wish.SKIP_POISON, **wish)
+    control.record(watched.runtime, [silver], control.Wish.SKIP_POISON, **wish)
+    with database.connect(watched.runtime, "reader") as connection:
+        (skip,) = skips.of(connection, silver)
+        (audit,) = connection.execute("SELECT who, action, reason FROM k2.audit").fetchall()
+    assert (skip.batch, skip.records) == (1, {"trades": {"2": [[40, 40]]}})
+    assert audit == {"action": "skip-poison", **wish}
+    watched.home.mode("")
+    assert {name: done.fence for name, done in watched.watch().items()} == {silver: 4}
+    watched.commit(silver, 1)
+    watched.home.wait_until(lambda: watched.look()[silver].verdict is Verdict.IDLE, "it goes on")
+    assert [i["key"] for i in watched.incidents() if i["resolved_at"] is None] == [f"held:{bronze}"]
+
+
+def test_a_crash_loop_is_held(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five deaths without a commit in between: held and paged, a start on request empties the bucket, and what a dependency did does not fill it."""
+    monkeypatch.setattr(policy, "backoff", lambda *_: timedelta(0))
+    watched.up()
+    watched.home.mode("exit")
+    watched.kill()
+    for attempt in range(2, 7):
+        assert watched.watch()[STREAM].fence == attempt
+        watched.home.wait_until(lambda: watched.home.has_exited(STREAM), "it died")
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action) == (Verdict.CRASH_LOOP, Action.WAIT)
+    assert found.not_before is not None and found.not_before > datetime.now(UTC) + timedelta(minutes=5)
+    assert watched.watch() == {}
+    assert [i["key"] for i in watched.incidents() if i["resolved_at"] is None] == [f"held:{STREAM}"]
+    watched.want("running")
+    assert watched.watch()[STREAM].fence == 7
+    watched.home.wait_until(lambda: watched.home.has_exited(STREAM), "it died")
+    assert watched.watch()[STREAM].fence == 8
+    with database.connect(watched.runtime, "admin") as admin:
+        admin.execute("UPDATE k2.launches SET failure_class = 'dependency'")
+    with database.connect(watched.runtime, "control") as connection:
+        assert streams.wanted(connection, STREAM).deaths == 0
+
+
+def test_a_broker_that_is_away_is_one_incident_and_holds_its_streams(watched: Watched) -> None:
+    """What runs is left alone, what died of it is started as soon as it answers, nothing counts, and people are told once."""
+    watched.up()
+    watched.kafka.away = True
+    watched.home.mode("lost-kafka")
+    found = watched.look()
+    assert {name: (d.verdict, d.action) for name, d in found.items() if name.startswith("bronze")} == {
+        "bronze_binance": (Verdict.WAITING_DEPENDENCY, Action.NONE),
+        "bronze_kraken": (Verdict.WAITING_DEPENDENCY, Action.NONE),
+    }
+    assert found["silver_binance"].verdict is Verdict.IDLE
+    watched.kill()
+    assert watched.watch()[STREAM].fence == 2, "a kill says nothing about the broker"
+    watched.home.wait_until(lambda: watched.home.has_exited(), "it dies of the broker")
+    assert watchdog.urgent(watched.runtime) == []
+    held = watched.look()[STREAM]
+    assert (held.verdict, held.action, held.dependency) == (Verdict.WAITING_DEPENDENCY, Action.WAIT, "kafka")
+    assert watched.watch() == {}
+    still_open = [i for i in watched.incidents() if i["resolved_at"] is None]
+    assert [(i["key"], i["severity"]) for i in still_open] == [("dependency:kafka", "page"), (f"stream:{STREAM}", "page")], "the kill is an incident of its own"
+    assert "bronze_binance, bronze_kraken" in still_open[0]["detail"]
+    row = watched.ledger()[-1]
+    assert (row["end_reason"], row["failure_class"], row["failed_dependency"]) == ("died", "dependency", "kafka")
+    watched.kafka.away = False
+    watched.home.mode("")
+    assert watched.watch()[STREAM].fence == 3
+    watched.commit(STREAM, 1)
+    assert {d.verdict for name, d in watched.look().items() if name == "bronze_kraken"} == {Verdict.IDLE}
+    assert [i["resolution"] for i in watched.incidents() if i["key"] == "dependency:kafka"] == ["it answers again"]
+    with database.connect(watched.runtime, "control") as connection:
+        wanted = streams.wanted(connection, STREAM)
+    assert (wanted.deaths, wanted.answered_at is not None) == (1, True), "only the kill counts"
+
+
+def test_when_all_die_bronze_comes_first_two_at_a_time_and_each_silver_shares_its_incident(watched: Watched) -> None:
+    """One cause is told once per Bronze; Silver is started after its Bronze, whose commits make room."""
+    watched.up()
+    for stream in reversed(watched.names):
+        watched.kill(stream)
+    assert set(watched.watch()) == {"bronze_binance", "bronze_kraken"}
+    assert watched.watch() == {}, "two are on their way back"
+    assert sorted(i["key"] for i in watched.incidents()) == ["stream:bronze_binance", "stream:bronze_kraken"]
+    watched.commit("bronze_kraken", 1)
+    assert list(watched.watch()) in (["silver_kraken"], ["silver_binance"])
+    watched.commit("bronze_binance", 1)
+    assert len(watched.watch()) == 1
+    assert {row["fence"] for name in watched.names for row in watched.ledger(name)} == {1, 2}
+    for stream in ("silver_binance", "silver_kraken"):
+        watched.commit(stream, 1)
+    watched.kafka.end = 1
+    watched.home.wait_until(lambda: {d.verdict for d in watched.look().values()} == {Verdict.IDLE}, "all are well")
+    assert all(i["resolved_at"] for i in watched.incidents())
 
 
 @pytest.fixture

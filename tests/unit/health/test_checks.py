@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from k2.health.checks import Check, CheckResult, Status, counts, dlq_rate, grade, measured, share, stream, unknown, worst
 from k2.registry.observed import Verdict
 from k2.registry.platform import Threshold
-from k2.supervision.edges import HUNG
+from k2.supervision.edges import HELD, HUNG
 
 LIMIT = Threshold(yellow=80, red=90)
 
@@ -73,7 +73,7 @@ def test_every_verdict_has_a_status(verdict: Verdict) -> None:
     status = stream("bronze_binance", verdict, "because").status
     assert (status is Status.GREEN) == (verdict in (Verdict.IDLE, Verdict.PROGRESSING))
     assert (status is Status.UNKNOWN) == (verdict is Verdict.UNKNOWN)
-    assert (status is Status.RED) == (verdict is Verdict.DEAD or verdict in HUNG or verdict in (Verdict.REWIND, Verdict.SPLIT_BRAIN))
+    assert (status is Status.RED) == (verdict is Verdict.DEAD or verdict in HUNG | HELD | {Verdict.SPLIT_BRAIN})
 
 
 def result(status: Status) -> CheckResult:

@@ -10,12 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.registry.observed import Checkpoint, Wanted
-from k2.registry.platform import Forgiveness, Restart
+from k2.registry.platform import Breaker, Forgiveness, Restart
 from k2.supervision.policy import JITTER, backoff, forgivable, jitter, start_not_before
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RESTART = Restart(
-    backoff_seconds=(0, 5, 10, 20, 40, 80, 160, 300), forgiven_after=Forgiveness(commits=3, minutes=10), start_timeout_seconds=180, drain_timeout_seconds=60
+    backoff_seconds=(0, 5, 10, 20, 40, 80, 160, 300),
+    forgiven_after=Forgiveness(commits=3, minutes=10),
+    breaker=Breaker(deaths=5, minutes=60),
+    at_once=2,
+    start_timeout_seconds=180,
+    drain_timeout_seconds=60,
 )
 WANTED = Wanted("running", 1, 4, 1, deaths=3, first_commit_at=NOW - timedelta(minutes=10), first_commit_batch=20)
 CHECKPOINT = Checkpoint("q", 22, 22, NOW, {})

@@ -11,11 +11,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from collections.abc import Sequence
 
-    from k2.registry.observed import Decision, Observation, Reading
+    from rich.console import Group
+    from rich.table import Table
+
+    from k2.registry.observed import Death, Decision, Observation, Reading
     from k2.registry.runtime import Runtime
 
+SHOWN_DEATHS = 5
 READINGS = {
     "wanted": "what is wanted",
     "driver": "the driver, by the host agent",
@@ -83,7 +87,33 @@ def render(observation: Observation, decision: Decision, now: datetime) -> Group
     for driver in observation.others:
         table.add_row("an older driver", "", escape(_words(driver, now)))
     action = f"{decision.action}" + (f", not before {decision.not_before:%H:%M:%S} UTC" if decision.not_before else "")
-    return Group(f"[bold]{observation.stream}[/] is [bold]{decision.verdict}[/]: {escape(decision.because)}", f"What follows: {action}", "", table)
+    parts = [table]
+    if observation.wanted.value is not None and observation.wanted.value.lately:
+        parts += ["", _deaths(observation.wanted.value.lately, now)]
+    return Group(f"[bold]{observation.stream}[/] is [bold]{decision.verdict}[/]: {escape(decision.because)}", f"What follows: {action}", "", *parts)
+
+
+def _deaths(lately: Sequence[Death], now: datetime) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from k2.supervision.failures import records_in_words
+
+    table = Table("Died", "Fence", "Class", "Exit", "Commits", "Fingerprint", "Batch", "To blame", box=None, header_style="bold", pad_edge=False)
+    for death in lately[:SHOWN_DEATHS]:
+        said = death.failure
+        blamed = records_in_words(said.records) if said.records else ""
+        table.add_row(
+            f"{(now - death.at).total_seconds():.0f} s ago",
+            str(death.fence),
+            f"{death.kind}: {said.dependency}" if said.dependency else str(death.kind),
+            "?" if death.exit_code is None else str(death.exit_code),
+            str(death.commits),
+            said.fingerprint,
+            "" if said.batch is None else str(said.batch),
+            escape(blamed),
+        )
+    return table
 
 
 def _words(value: Any, now: datetime) -> str:
@@ -92,7 +122,7 @@ def _words(value: Any, now: datetime) -> str:
         return "answers"
     said = {}
     for name, field in asdict(value).items():
-        if field in (None, "", False):
+        if name == "lately" or field in (None, "", False):
             continue
         said[name] = f"{(now - field).total_seconds():.0f} s ago" if isinstance(field, datetime) else field
     return ", ".join(f"{name} {field}" for name, field in said.items())
