@@ -200,7 +200,7 @@ def record_verdict(connection: Connection, decision: Decision, at: datetime, obs
     )
 
 
-def held_for(connection: Connection) -> dict[str, dict[str, str]]:
+def waiting_for(connection: Connection) -> dict[str, dict[str, str]]:
     """Which streams wait for which dependency: {dependency: {stream: because}}. One that cannot be known goes on waiting."""
     found: dict[str, dict[str, str]] = {}
     for row in connection.execute("SELECT stream, dependency, because FROM k2.verdicts WHERE dependency IS NOT NULL ORDER BY stream"):

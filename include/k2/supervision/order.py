@@ -50,6 +50,8 @@ def _comes_back(platform: Platform, pair: Pair, now: datetime) -> bool:
         return False
     if wanted.launch_detected_at is None or wanted.first_commit_at is not None or decision.verdict in CALM or _is_restart(decision):
         return False
+    if wanted.verdict in CALM and wanted.verdict_since is not None and wanted.intent_at is not None and wanted.verdict_since > wanted.intent_at:
+        return False  # an urgent look does not read what the last one did
     begun = driver.started_at or wanted.launched_at
     return begun is not None and now - begun < timedelta(seconds=platform.restart.start_timeout_seconds)
 

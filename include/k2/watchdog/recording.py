@@ -83,7 +83,7 @@ def _record_checkpoint(connection: Connection, stream: str, wanted: Wanted, chec
 
 def _record_dependencies(connection: Connection, looks: Sequence[Look], now: datetime) -> None:
     """One incident per dependency that does not answer, with the streams that wait for it; over as soon as it was seen to answer."""
-    waiting = streams.held_for(connection)
+    waiting = streams.waiting_for(connection)
     for dependency, why in waiting.items():
         detail = f"Held until it answers: {', '.join(why)}. {next(iter(why.values()))}"
         title = f"{NAMES.get(dependency, dependency)} does not answer"

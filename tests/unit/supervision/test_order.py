@@ -76,6 +76,12 @@ def test_a_restart_that_takes_too_long_keeps_no_place() -> None:
     seen, decision = pair("bronze_binance", Verdict.STARTING, Action.NONE, coming=True)
     late = replace(seen, driver=Reading(NOW, Driver(DriverState.RUNNING, 5, started_at=ago(500))))
     idle = pair("bronze_kraken", Verdict.IDLE, Action.NONE, coming=True)
+    found_idle = replace(pair("bronze_kraken", Verdict.STARTING, Action.NONE, coming=True)[0].wanted.value, verdict=Verdict.IDLE, verdict_since=ago(5))  # type: ignore[type-var]
+    unread = (replace(idle[0], wanted=Reading(NOW, found_idle)), decision)
+    assert started([(late, decision), (unread[0], replace(decision, stream="bronze_kraken")), dead("silver_binance"), dead("silver_kraken")]) == [
+        "silver_binance",
+        "silver_kraken",
+    ]
     assert started([(late, decision), idle, dead("silver_binance"), dead("silver_kraken")]) == ["silver_binance", "silver_kraken"]
 
 
