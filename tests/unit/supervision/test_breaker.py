@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from k2.registry.observed import Death, FailureClass
 from k2.registry.platform import Restart, load_platform
 from k2.supervision.breaker import closed_until, level
+from k2.supervision.policy import backoff
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RESTART: Restart = load_platform().restart
@@ -86,3 +88,20 @@ def test_time_and_commits_only_empty_it(deaths: list[Death], commits: int, secon
     """Never fuller later, never fuller for having worked."""
     before = level(RESTART, deaths, 1, NOW)
     assert 0 <= level(RESTART, deaths, 1, NOW + timedelta(seconds=seconds), commits) <= before
+
+
+@given(st.randoms(use_true_random=False), st.floats(4, 25), st.sampled_from([5.0, 10.0]))
+def test_twenty_random_kills_hold_no_stream(chance: random.Random, start_seconds: float, trigger: float) -> None:
+    """One every one to ten seconds over four streams, whichever lives, before or after its first commit, with every pause of the backoff."""
+    deaths: dict[str, list[Death]] = {name: [] for name in "abcd"}
+    lives_from = dict.fromkeys(deaths, -1000.0)
+    clock = 0.0
+    for _ in range(20):
+        clock += chance.uniform(1, 10)
+        while not (living := [name for name, since in lives_from.items() if since <= clock]):
+            clock += 0.5
+        name = chance.choice(living)
+        commits = max(0, int((clock - lives_from[name] - start_seconds) / trigger) + 1)
+        deaths[name].append(Death(1, 1, NOW + timedelta(seconds=clock), FailureClass.INFRASTRUCTURE, -9, commits))
+        assert closed_until(RESTART, deaths[name], 1, NOW + timedelta(seconds=clock)) is None, [(d.at, d.commits) for d in deaths[name]]
+        lives_from[name] = clock + 1.5 + backoff(RESTART, len(deaths[name])).total_seconds() * 0.8
