@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -15,6 +15,8 @@ from k2.probes.state import StateProbe
 from k2.reconcile.compare import PartitionResult
 from k2.reconcile.read import reconcile
 from k2.registry.runtime import Runtime
+from k2.supervision.certificate import certify
+from k2.watchdog.certifying import read_history
 
 FENCE = "k2.fence"
 QUERIES = ("k2.query-id", "spark.sql.streaming.queryId")
@@ -27,7 +29,9 @@ class Proof:
     silver: Mapping[str, Audit]
     kafka: Mapping[str, Audit]
     stale: Sequence[str]
-    """One sentence per commit whose fence or batch is below an earlier one's."""
+    """One sentence per commit whose fence or batch is below an earlier one's: the histories read on their own, not by the certificate's rule."""
+    certificates: Mapping[str, str] = field(default_factory=dict)
+    """By stream, what is not green of the certificate of all its history: the check and its evidence; empty for a green one."""
 
     @property
     def lost(self) -> int:
@@ -46,7 +50,16 @@ def prove(runtime: Runtime, wait_seconds: float) -> Proof:
     partitions = reconcile(runtime, runtime.platform, wait_seconds)
     silver = {e: audit_silver(runtime, e) for e in runtime.platform.exchanges}
     kafka = {e: audit_exchange(runtime, e) if found.missing else found for e, found in silver.items()}
-    return Proof(partitions, silver, kafka, stale_commits(histories(runtime)))
+    return Proof(partitions, silver, kafka, stale_commits(histories(runtime)), _certificates(runtime))
+
+
+def _certificates(runtime: Runtime) -> dict[str, str]:
+    state = StateProbe(runtime)
+    try:
+        found = {stream: certify(read_history(runtime, state, stream, files_of=None)) for stream in runtime.platform.streams}
+    finally:
+        state.close()
+    return {s: "; ".join(f"{c.name} {c.result}: {c.evidence}" for c in found[s].checks if c.result != "passed") for s in found}
 
 
 def histories(runtime: Runtime) -> dict[str, list[Mapping[str, str]]]:

@@ -148,4 +148,4 @@ class Run:
         for part in show.proof(proof):
             self._console.print(part)
         self._console.print(show.summary(results, proof), soft_wrap=True)
-        return not (proof.lost or proof.doubled or proof.stale) and all(not r.trouble for r in results)
+        return not (proof.lost or proof.doubled or proof.stale or any(proof.certificates.values())) and all(not r.trouble for r in results)

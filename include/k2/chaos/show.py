@@ -42,6 +42,7 @@ def proof(found: Proof) -> Iterator[object]:
     yield reconciliation.table(found.partitions)
     yield demo.gaps({exchange: audit.gaps for exchange, audit in found.kafka.items()})
     yield demo.content(found.silver, found.kafka)
+    yield from (f"[bold red]Certificate of {stream}:[/] {said}" for stream, said in found.certificates.items() if said)
     yield from (f"[bold red]Stale commit:[/] {sentence}" for sentence in found.stale)
 
 
@@ -53,5 +54,7 @@ def summary(results: Sequence[Result], found: Proof) -> str:
     back = "all streams back" if not failed else f"round {', '.join(map(str, failed))} failed"
     said = f"{found.lost} lost, {found.doubled} doubled, {len(found.stale)} stale commits, {faults} faults, {back}"
     said += f" ({skipped} faults found nothing to hurt)" if skipped else ""
-    bad = found.lost or found.doubled or found.stale or failed
+    red = [stream for stream, why in found.certificates.items() if why]
+    said += f", certificates not green: {', '.join(red)}" if red else ""
+    bad = found.lost or found.doubled or found.stale or failed or red
     return f"[bold {'red' if bad else 'green'}]{said}[/]"

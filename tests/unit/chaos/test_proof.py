@@ -58,6 +58,7 @@ def test_summary_tells_every_kind_of_loss() -> None:
     audit = Audit(missing=3, changed_count=1)
     bad = Proof([replace(PARTITION, not_in_bronze=1, in_neither=2, doubled_below=4)], {"a": audit}, {"a": Audit(missing=1)}, ["x"])
     rounds = [ROUND, replace(ROUND, number=2, trouble="not back"), replace(ROUND, number=3, skipped=True)]
+    assert "certificates not green: s" in summary([ROUND], replace(PROOF, certificates={"s": "fences failed: batch 3", "r": ""}))
     expected = "[bold red]6 lost, 4 doubled, 1 stale commits, 4 faults, round 2 failed (2 faults found nothing to hurt)[/]"
     assert summary(rounds, bad) == expected
 
