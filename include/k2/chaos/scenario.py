@@ -68,9 +68,6 @@ class Run:
         for folder in (self._home, self._home / "data", self._home / "data" / "checkpoints"):
             folder.mkdir(mode=0o755)
         without = () if self._own_disk() else (Kind.DISK_FULL.value,)
-        declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
-        declared["restart"]["forgiven_after"]["minutes"] = FORGIVEN_MINUTES
-        (self._home / "platform.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
         header = Header(options.seed, options.faults, without)
         self._journal.begin(header)
         return header
@@ -86,6 +83,9 @@ class Run:
 
     def go(self, header: Header, done: list[Result]) -> bool:
         """Do the rounds that are left, then prove. True only if every round and the proof hold."""
+        declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+        declared["restart"]["forgiven_after"]["minutes"] = FORGIVEN_MINUTES
+        (self._home / "platform.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
         os.environ["K2_PLATFORM"] = str(self._home / "platform.yaml")
         load_platform.cache_clear()
         platform = load_platform(PROFILE)
