@@ -64,7 +64,7 @@ class Run:
     def begin(self, options: Options) -> Header:
         """Lay out the home of a new run. Raises K2Error while another run's home is there."""
         if self._home.exists():
-            raise K2Error(f"{self._home} holds an earlier run: go on with it by ./k2 chaos --resume, or remove that folder")
+            raise K2Error(f"{self._home} holds an earlier run: go on with it by ./k2 chaos --resume, or let it go by --discard")
         for folder in (self._home, self._home / "data", self._home / "data" / "checkpoints"):
             folder.mkdir(mode=0o755)
         without = () if self._own_disk() else (Kind.DISK_FULL.value,)
@@ -76,9 +76,9 @@ class Run:
         """What the run in this home has done so far. Raises K2Error when there is none, or none that can go on."""
         header, results, finished = self._journal.read()
         if finished:
-            raise K2Error(f"the run in {self._home} came to its end: start another one with ./k2 chaos after removing that folder")
+            raise K2Error(f"the run in {self._home} came to its end: start another one with ./k2 chaos --discard")
         if Kind.DISK_FULL.value not in header.without and not os.path.ismount(self._home / "data" / "checkpoints"):
-            raise K2Error(f"the checkpoints of {self._home} were in memory and are gone: remove that folder and start with --seed {header.seed}")
+            raise K2Error(f"the checkpoints of {self._home} were in memory and are gone: begin again with --discard --seed {header.seed}")
         return header, results
 
     def go(self, header: Header, done: list[Result]) -> bool:
@@ -105,13 +105,18 @@ class Run:
         ok = self._tell(results, proof)
         self._journal.finish(ok)
         if ok:
-            self.remove()
+            self._remove()
         else:
-            self._console.print(f"Logs and state are kept in {self._home}. The same faults again: --seed {header.seed} --faults {header.faults}")
+            self._console.print(f"Logs and state are kept in {self._home}. The same faults again: --seed {header.seed} --faults {header.faults} --discard")
         return ok
 
-    def remove(self) -> None:
-        """Remove the home of a run that is over."""
+    def discard(self) -> None:
+        """Stop what an earlier run left behind, and remove it."""
+        if self._home.exists():
+            control.down(self._home, progress=self._progress)
+            self._remove()
+
+    def _remove(self) -> None:
         checkpoints = self._home / "data" / "checkpoints"
         if os.path.ismount(checkpoints):
             subprocess.run(["umount", str(checkpoints)], check=True)

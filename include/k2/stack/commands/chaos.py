@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="S", help="the faults of an earlier run (default: a new seed, printed)")
     parser.add_argument("--faults", type=_faults, default=50, metavar="N", help="how many (default: %(default)s; about 45 s each)")
     parser.add_argument("--resume", action="store_true", help="go on with the run that was interrupted, with its seed and faults")
+    parser.add_argument("--discard", action="store_true", help="remove what an earlier run has kept, and begin a new one")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,9 +36,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.resume and args.seed is not None:
         raise K2Error("--resume goes on with the seed of the interrupted run: leave out --seed")
+    if args.resume and args.discard:
+        raise K2Error("--resume goes on with what --discard would remove: leave out one of them")
     shown = console()
     with Terminal() as progress:
         chaos = Run(default_home(), shown, progress)
+        if args.discard:
+            chaos.discard()
         if args.resume:
             header, done = chaos.resume()
         else:
