@@ -42,6 +42,7 @@ class Board:
             input_rows=None,
         )
         self._batches: deque[float] = deque(maxlen=BATCHES)
+        self._warm = False
         self._completed_tasks: int | None = None
         self._rows: Counter[str] = Counter()
 
@@ -63,6 +64,9 @@ class Board:
     def batch(self, seconds: float) -> None:
         """A batch ended."""
         with self._lock:
+            if not self._warm:
+                self._batches.clear()  # a driver's first batch is slow because all is new to its JVM: it tells nothing of later ones
+                self._warm = self._status.batch_seconds is not None
             self._batches.append(seconds)
             self._status = replace(self._status, batch_seconds=seconds, slowest_batch_seconds=max(self._batches))
 

@@ -56,6 +56,15 @@ def test_metrics_of_a_driver_without_batches_say_nothing_of_batches() -> None:
     assert {"k2_driver_fence", "k2_driver_waiting", "k2_driver_phase"} <= samples
 
 
+def test_the_first_batch_is_the_slowest_only_until_there_is_another() -> None:
+    """It is slow because all is new to its JVM; how long a hang is waited for must not follow from that."""
+    board, seen = Board("s", 1), []
+    for seconds in (18.0, 2.0, 3.0, 1.0):
+        board.batch(seconds)
+        seen.append(board.status.slowest_batch_seconds)
+    assert seen == [18.0, 2.0, 3.0, 3.0] and board.status.batch_seconds == 1.0
+
+
 def test_rows_are_counted_per_table() -> None:
     """Counters add up over batches."""
     board = Board("s", 1)
