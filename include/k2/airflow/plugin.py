@@ -12,13 +12,26 @@ from typing import Any
 NEEDED_BY_TASKS = ("k2.airflow.watch", "k2.airflow.slack")
 
 
+PAGES = "/k2"
+"""Where the API server serves k2.web."""
+STREAMS_VIEW = {"name": "Streams", "href": f"{PAGES}/", "url_route": "k2-streams", "destination": "nav"}
+
+
 def navigation() -> list[dict[str, Any]]:
-    """The Slack stand-in in Airflow's navigation, where one is used; without a runtime file there is no link."""
+    """What Airflow's navigation gains: the Streams page, and the Slack stand-in where one is used. Without a runtime file, nothing."""
     name = os.environ.get("K2_RUNTIME")
     if not name or not Path(name).is_file():
         return []
     slack = json.loads(Path(name).read_text()).get("slack_api")
-    return [{"name": "Alerts (Slack stand-in)", "href": slack, "destination": "nav", "category": "browse"}] if slack else []
+    return [STREAMS_VIEW] + ([{"name": "Alerts (Slack stand-in)", "href": slack, "destination": "nav", "category": "browse"}] if slack else [])
+
+
+def pages(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """The Streams page, for the one process that serves pages: no other imports what it takes."""
+    if "api-server" not in arguments:
+        return []
+    login = importlib.import_module("k2.web.login")
+    return [{"app": login.streams_app(), "url_prefix": PAGES, "name": "K2 streams"}]
 
 
 def warm_up(arguments: Sequence[str]) -> None:

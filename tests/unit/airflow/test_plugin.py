@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,21 +15,31 @@ from k2.airflow import plugin
 INCLUDE = Path(__file__).resolve().parents[3] / "include"
 PROBE = """
 import sys
-from k2.airflow.plugin import navigation, warm_up
-navigation(); warm_up(["airflow", "api-server"])
-print(sorted(m for m in sys.modules if m.split(".")[0] in ("airflow", "psycopg", "pydantic", "httpx")))
+from k2.airflow.plugin import navigation, pages, warm_up
+navigation(); warm_up(["airflow", "api-server"]); pages(["airflow", "triggerer"])
+print(sorted(m for m in sys.modules if m.split(".")[0] in ("airflow", "psycopg", "pydantic", "httpx", "fastapi", "jinja2")))
 """
 
 
-def test_link_to_the_stand_in_only_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a runtime, and with Slack itself, the navigation has no such link."""
+def test_links_only_to_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a runtime there are none; with Slack itself there is none to the stand-in."""
     file = tmp_path / "runtime.json"
     monkeypatch.setenv("K2_RUNTIME", str(file))
     assert plugin.navigation() == []
     file.write_text(json.dumps({"slack_api": None}))
-    assert plugin.navigation() == []
+    assert plugin.navigation() == [plugin.STREAMS_VIEW]
     file.write_text(json.dumps({"slack_api": "http://127.0.0.1:9"}))
-    assert [link["href"] for link in plugin.navigation()] == ["http://127.0.0.1:9"]
+    assert [link["href"] for link in plugin.navigation()] == ["/k2/", "http://127.0.0.1:9"]
+
+
+def test_only_the_api_server_serves_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it takes to serve them is imported there alone; the page is where the navigation says."""
+    imported: list[str] = []
+    monkeypatch.setattr(plugin.importlib, "import_module", lambda name: imported.append(name) or SimpleNamespace(streams_app=lambda: "app"))
+    assert plugin.pages(["airflow", "scheduler"]) == [] and imported == []
+    (served,) = plugin.pages(["airflow", "api-server"])
+    assert imported == ["k2.web.login"] and served["app"] == "app"
+    assert plugin.STREAMS_VIEW["href"] == f"{served['url_prefix']}/"
 
 
 def test_only_the_scheduler_imports_early(monkeypatch: pytest.MonkeyPatch) -> None:

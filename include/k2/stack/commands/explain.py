@@ -6,9 +6,8 @@ Exit code 0 for a stream that is well or stopped on request, 1 for any other, al
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,18 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from k2.registry.observed import Death, Decision, Observation, Reading
+    from k2.registry.observed import Death, Decision, Observation
     from k2.registry.runtime import Runtime
 
 SHOWN_DEATHS = 5
-READINGS = {
-    "wanted": "what is wanted",
-    "driver": "the driver, by the host agent",
-    "status": "the driver's own word",
-    "checkpoint": "the checkpoint",
-    "head": "the head of the source",
-    "registry": "the schema registry",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,15 +68,12 @@ def render(observation: Observation, decision: Decision, now: datetime) -> Group
     from rich.markup import escape
     from rich.table import Table
 
+    from k2.supervision.explain import rows
+
     table = Table("Source", "Age", "Reading", box=None, header_style="bold", pad_edge=False)
-    for name, source in READINGS.items():
-        reading: Reading[Any] | None = getattr(observation, name)
-        if reading is None:
-            continue
-        age = f"{(now - reading.at).total_seconds():.1f} s"
-        table.add_row(source, age, escape(_words(reading.value, now)) if reading.known else f"[red]could not be read: {escape(str(reading.error))}[/]")
-    for driver in observation.others:
-        table.add_row("an older driver", "", escape(_words(driver, now)))
+    for row in rows(observation, now):
+        age = "" if row.age_seconds is None else f"{row.age_seconds:.1f} s"
+        table.add_row(row.source, age, f"[red]{escape(row.text)}[/]" if row.error is not None else escape(row.text))
     action = f"{decision.action}" + (f", not before {decision.not_before:%H:%M:%S} UTC" if decision.not_before else "")
     parts = [table]
     if observation.wanted.value is not None and observation.wanted.value.lately:
@@ -114,15 +102,3 @@ def _deaths(lately: Sequence[Death], now: datetime) -> Table:
             escape(blamed),
         )
     return table
-
-
-def _words(value: Any, now: datetime) -> str:
-    """The fields of a reading that hold something, moments as their age."""
-    if value is True:
-        return "answers"
-    said = {}
-    for name, field in asdict(value).items():
-        if name == "lately" or field in (None, "", False):
-            continue
-        said[name] = f"{(now - field).total_seconds():.0f} s ago" if isinstance(field, datetime) else field
-    return ", ".join(f"{name} {field}" for name, field in said.items())

@@ -1,0 +1,1 @@
+"""The Streams page inside the Airflow UI. It reads, and changes nothing."""
