@@ -2,28 +2,43 @@
 # streams_control
 
 ## What it does
-Lets a person start, stop or restart streams. It writes down what is wanted, with your name and reason, wakes
-`streams_watch`, which acts, and ends when every stream is as wanted. It touches no driver itself.
+Lets a person start, stop, restart or upgrade streams. It checks that the request makes sense, has a risky one approved,
+writes down what is wanted, with your name and reason, wakes `streams_watch`, which acts, and ends when every stream is as
+wanted. It touches no driver itself.
 
-* **start** brings a stream up that is down; one that runs is left alone.
-* **stop** lets the driver finish the batch in flight and then end. The stream stays down until somebody starts it.
-* **restart** is stop and start in one: a new driver under a higher fence, on the same checkpoint.
-
-None of these loses or doubles a record.
-
+* **start** brings a stream up that is down; one that runs is left alone. Loses and doubles nothing.
+* **stop** lets the driver finish the batch in flight and then end. The stream stays down until somebody starts it. Nothing
+  is lost unless it stays down for longer than Kafka keeps records.
+* **restart** is stop and start in one: a new driver under a higher fence, on the same checkpoint. Of several streams, those
+  that somebody has stopped are left alone. Loses and doubles nothing.
+* **upgrade** proves first, then restarts one stream with the code and configuration of now. A shadow, a process of the host
+  agent, runs its first batch on a copy of the checkpoint and writes it nowhere. If Spark accepts that, the driver drains and
+  its successor goes on from the same checkpoint under the next fence. If not, the driver is not touched, and `prove` fails
+  with Spark's own reason. Loses and doubles nothing.
 * **adopt** starts a stream that is held with the verdict REWIND: its checkpoint is another one than before, or ends before
-  a batch that was committed. Whoever adopts it says that this is right; batches that are committed again can double rows.
-
+  a batch that was committed. Batches that are committed again are in the tables **twice**; records that the checkpoint has
+  already passed are **never read**.
 * **skip-poison** starts a stream that is held with the verdict POISONED: exactly the records that the verdict names go to
   `silver_dlq_trades` as `poison_skipped`, all others are processed as ever. It refuses a stream that is not held so, and every
-  Bronze stream.
+  Bronze stream. Silver does **not have** those records.
+
+A driver that cannot finish its batch is killed at the deadline, and the log of `reach` and the audit log say so; the next
+driver replays that batch, so nothing is lost by it either.
+
+**Approvals.** To stop a layer or all streams, to adopt and to skip, somebody must approve under *Required Actions* of the run. The
+question says which streams, how far they are behind and what can go wrong. A no, or no answer in time, changes nothing: the
+run ends with its later tasks skipped, and the audit log names who said it.
 
 ## When it runs
-Only when a person triggers it, through its form or the REST API. The reason is required and goes into the audit log.
+Only when a person triggers it, through its form or the REST API. The reason is required and goes into the audit log, which
+`./k2 audit` shows: who asked, who approved, why, and how the stream stood before and after.
 
 ## What a failure means
-The wish was recorded, but a stream was not as wanted at the deadline. The task's error names it, and what the watchdog last
-said of it. The watchdog goes on trying; a later success needs no second run.
+`check` failed: the request makes no sense for the stream as it is, and nothing was recorded. The error names the field, its
+value and what to do instead. `prove` failed: the stream was not upgraded and runs as before; the error says why, and the
+shadow's log is under `logs/drivers/shadows` of the platform's home. `reach` failed: the wish was recorded, but a stream was
+not as wanted at the deadline. The error names it, and what the watchdog last said of it. The watchdog goes on trying; a later
+success needs no second run.
 
 ## Can it wait until morning
 You are here because you wanted something now: read the error.
@@ -31,7 +46,7 @@ You are here because you wanted something now: read the error.
 ## What to do next
 1. Open the last run of `streams_watch` and read what it did for the stream.
 2. A driver that starts and dies: read its log, `./k2 logs STREAM`.
-3. "A later request wants it ...": somebody else has asked for the opposite; the audit log says who and why.
+3. "A later request wants it ...": somebody else has asked for the opposite; `./k2 audit` says who and why.
 """
 
 from __future__ import annotations
@@ -43,21 +58,25 @@ from airflow.utils.types import DagRunType
 from k2.airflow import forms
 from k2.airflow.assets import STREAMS
 from k2.airflow.dags import Tag, platform_dag
-from k2.airflow.operators import ReachWish, RecordWish
-
-REACH_SECONDS = 600
+from k2.airflow.requests import AskApproval, CheckRequest, ProveUpgrade, ReachWish, RecordWish
 
 with platform_dag(
     "streams_control",
     runbook=__doc__,
-    description="Start, stop or restart streams: records what is wanted, wakes the watchdog, waits until it is so",
+    description="Start, stop, restart or upgrade streams: checks and records what is wanted, has risky requests approved, waits until it is so",
     tags={Tag.STREAMS, Tag.ACTS, Tag.MANUAL},
     params={"stream": forms.stream_choice(), "action": forms.action_choice(), "reason": forms.reason()},
-    max_active_runs=4,
-    dagrun_timeout=timedelta(minutes=20),
-    task_timeout=timedelta(minutes=15),
+    # Requests that wait for an approval must not keep an urgent one waiting.
+    max_active_runs=16,
+    # Longer than the longest approval and the longest way that platform.yaml may allow.
+    dagrun_timeout=timedelta(minutes=150),
+    task_timeout=timedelta(minutes=1),
     allowed_run_types={DagRunType.MANUAL},
 ):
-    record = RecordWish(task_id="record", outlets=[STREAMS], execution_timeout=timedelta(minutes=1))
+    check = CheckRequest(task_id="check")
+    approve = AskApproval(task_id="approve", check_task_id="check")
+    prove = ProveUpgrade(task_id="prove", execution_timeout=timedelta(minutes=6))
+    record = RecordWish(task_id="record", approve_task_id="approve", prove_task_id="prove", outlets=[STREAMS])
     # It only waits and reads, and Airflow may fail a deferred task whose worker process was slow to leave.
-    record >> ReachWish(task_id="reach", record_task_id="record", seconds=REACH_SECONDS, retries=2, retry_delay=timedelta(seconds=2))
+    reach = ReachWish(task_id="reach", record_task_id="record", execution_timeout=timedelta(minutes=65), retries=2, retry_delay=timedelta(seconds=2))
+    check >> approve >> prove >> record >> reach

@@ -5,6 +5,7 @@ Run by the host agent as `bronze.py --stream NAME --fence N`.
 
 from __future__ import annotations
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 from pyspark.sql.streaming import StreamingQuery
 
@@ -17,7 +18,23 @@ def start(driver: Driver) -> StreamingQuery:
     """Start the stream's query. Iceberg's own sink skips a batch that it has already committed."""
     table = driver.spec.writes[0]
     ensure_table(driver.spark, driver.catalog, driver.platform, table)
-    records = (
+    return (
+        records(driver)
+        .writeStream.format("iceberg")
+        .queryName(driver.stream)
+        .outputMode("append")
+        .trigger(processingTime=f"{driver.spec.trigger_seconds} seconds")
+        .option("checkpointLocation", driver.checkpoint.as_uri())
+        .option("fanout-enabled", "true")
+        .option("check-nullability", "false")  # Spark calls all of Kafka's columns nullable; only value, key and headers are
+        .option("snapshot-property.k2.fence", str(driver.fence))
+        .toTable(driver.table(table))
+    )
+
+
+def records(driver: Driver) -> DataFrame:
+    """What the stream reads, in the columns of its table."""
+    read = (
         driver.spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", driver.runtime.kafka_for(driver.stream))
         .option("subscribe", driver.platform.exchanges[driver.spec.exchange].topic)
@@ -28,7 +45,7 @@ def start(driver: Driver) -> StreamingQuery:
         .load()
     )
     # Spark records a batch's time with its plan: a replay gets the same timestamps.
-    rows = records.select(
+    return read.select(
         f.col("value").alias("raw_bytes"),
         "topic",
         "partition",
@@ -39,17 +56,6 @@ def start(driver: Driver) -> StreamingQuery:
         f.col("key").alias("kafka_key"),
         "headers",
     ).select(*LAYOUTS[Layer.BRONZE].names)
-    return (
-        rows.writeStream.format("iceberg")
-        .queryName(driver.stream)
-        .outputMode("append")
-        .trigger(processingTime=f"{driver.spec.trigger_seconds} seconds")
-        .option("checkpointLocation", driver.checkpoint.as_uri())
-        .option("fanout-enabled", "true")
-        .option("check-nullability", "false")  # Spark calls all of Kafka's columns nullable; only value, key and headers are
-        .option("snapshot-property.k2.fence", str(driver.fence))
-        .toTable(driver.table(table))
-    )
 
 
 if __name__ == "__main__":

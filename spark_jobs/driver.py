@@ -34,6 +34,8 @@ POLL_SECONDS = 0.2
 COUNT_TASKS_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 JVM_EXIT_SECONDS = 5.0
+DRAIN_SHARE = 0.9
+"""Of the time after which the host agent kills a driver that drains; the rest is for leaving."""
 
 
 class Stopping(Exception):
@@ -131,10 +133,10 @@ def drive(driver: Driver, start: Start, exit_: Exit, session: Callable[[], Spark
         driver.spark = session()
         exit_.watch(driver.spark)
         driver.say("session is up")
-        message = _run(driver, start)
-        exit_.leave(ExitCode.STOPPED, message)
+        _run(driver, start)
+        exit_.leave(*_stopped(driver))
     except Stopping as reason:
-        exit_.leave(ExitCode.STOPPED, str(reason))
+        exit_.leave(*_stopped(driver, f"{reason}, "))
     except Exception as error:
         exit_.await_jvm(error)
         traceback.print_exception(error)
@@ -165,8 +167,15 @@ def _ask_to_stop(driver: Driver) -> None:
     driver.stopping = True
 
 
-def _run(driver: Driver, start: Start) -> str:
-    """Bring the query up, and watch it until it ends. Returns what to say of a stop that was asked for."""
+def _stopped(driver: Driver, why: str = "") -> tuple[ExitCode, str]:
+    """How to leave after a stop that was asked for: it drained when nothing is planned and not committed."""
+    if in_flight := _in_flight(driver.checkpoint):
+        return ExitCode.CUT_SHORT, f"{why}stopped before {in_flight} was committed: the next driver replays it"
+    return ExitCode.STOPPED, f"{why}drained: every planned batch is committed"
+
+
+def _run(driver: Driver, start: Start) -> None:
+    """Bring the query up, and watch it until it ends or a stop that was asked for is done."""
     _open_catalog(driver)
     driver.say("catalog is open")
     listen(driver.spark, Listener(driver.board, driver.spec.writes[0] if driver.spec.type == "bronze" else None))
@@ -183,7 +192,7 @@ def _run(driver: Driver, start: Start) -> str:
             driver.board.tasks(summary.completedTasks(), summary.activeTasks())
             count_tasks_at = time.monotonic() + COUNT_TASKS_SECONDS
         time.sleep(POLL_SECONDS)
-    return _drain(driver, query)
+    _drain(driver, query)
 
 
 def _open_catalog(driver: Driver) -> None:
@@ -201,10 +210,10 @@ def _open_catalog(driver: Driver) -> None:
         driver.wait("catalog", why)
 
 
-def _drain(driver: Driver, query: StreamingQuery) -> str:
+def _drain(driver: Driver, query: StreamingQuery) -> None:
     """Let the batch in flight commit, then stop the query. A batch that outlasts the deadline is replayed by the next driver."""
     driver.board.update(phase="stopping", message="draining")
-    deadline = time.monotonic() + driver.platform.restart.drain_timeout_seconds
+    deadline = time.monotonic() + DRAIN_SHARE * driver.platform.restart.drain_timeout_seconds
     while query.isActive and time.monotonic() < deadline:
         if _in_flight(driver.checkpoint) is None:
             break
@@ -212,8 +221,6 @@ def _drain(driver: Driver, query: StreamingQuery) -> str:
     if not query.isActive and not isinstance(driver.failure, Stopping):
         raise reason(driver, query)
     query.stop()
-    in_flight = _in_flight(driver.checkpoint)
-    return f"stopped before {in_flight} was committed: the next driver replays it" if in_flight else "drained: every planned batch is committed"
 
 
 def _in_flight(checkpoint: Path) -> str | None:

@@ -27,13 +27,19 @@ def start(driver: Driver) -> StreamingQuery:
     assert driver.spec.reads is not None  # the registry refuses a silver stream without it
     for table in (driver.spec.reads, *driver.spec.writes):
         ensure_table(driver.spark, driver.catalog, driver.platform, table)
+    return run(driver, SilverWriter)
+
+
+def run(driver: Driver, kind: type[SilverWriter]) -> StreamingQuery:
+    """Start the stream's query over tables that are there, with a writer of this kind."""
+    assert driver.spec.reads is not None
     exchange = driver.platform.exchanges[driver.spec.exchange]
     schema = exchange.avro_schema()
     record_name = functools.partial(avro_record_name, driver.spark)
     expected = record_name(schema)
     if expected is None:
         raise ConfigError(f"include/config/avro/{exchange.schema_file} is no Avro record: correct it")
-    writer = SilverWriter(
+    writer = kind(
         driver,
         Classifier(exchange=driver.spec.exchange, reader_schema=schema, decoder=load_decoder(exchange.decoder)),
         SchemaBook(driver.runtime.schemas, expected, record_name, functools.partial(fetch_schema, driver.runtime.schema_registry)),

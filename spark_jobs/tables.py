@@ -166,6 +166,18 @@ def ensure_table(spark: SparkSession, catalog: Any, platform: Platform, table: s
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {platform.catalog.name}.{namespace}")
         spark.sql(create_statement(platform, table))
         java_table = load_table(spark, catalog, namespace, table)
+    _verify(spark, java_table, platform, table)
+    return java_table
+
+
+def verify_table(spark: SparkSession, catalog: Any, platform: Platform, table: str) -> None:
+    """Raises ConfigError when a table is missing or differs from what is declared."""
+    java_table = load_table(spark, catalog, platform.catalog.namespace, table)
+    if java_table is None:
+        raise ConfigError(f"tables.{table}: the catalog has no such table, and the stream has committed batches to another: name the table that it has now")
+    _verify(spark, java_table, platform, table)
+
+
+def _verify(spark: SparkSession, java_table: Any, platform: Platform, table: str) -> None:
     if wrong := mistakes(platform, table, examine(spark, java_table, wanted_properties(platform, table))):
         raise ConfigError("\n".join(wrong))
-    return java_table

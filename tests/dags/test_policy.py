@@ -16,6 +16,7 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 EXPECTED = {
     "streams_watch": {Tag.STREAMS, Tag.ACTS},
     "streams_control": {Tag.STREAMS, Tag.ACTS, Tag.MANUAL},
+    "maintenance_window": {Tag.STREAMS, Tag.ACTS, Tag.MANUAL},
     "checkpoints_prune": {Tag.CHECKPOINTS, Tag.READS},
     "iceberg_maintenance": {Tag.TABLES, Tag.READS},
     "platform_health": {Tag.HEALTH, Tag.READS},
@@ -54,7 +55,7 @@ def test_nothing_runs_without_limits(dags: dict[str, DAG], dag_id: str) -> None:
     """Runs and tasks have time limits, and a run outlasts all attempts of its tasks in a row."""
     dag = dags[dag_id]
     assert dag.dagrun_timeout is not None
-    assert 1 <= dag.max_active_runs <= 4
+    assert 1 <= dag.max_active_runs <= 16
     assert all(task.execution_timeout is not None for task in dag.tasks)
     longest = sum((_worst_case(task) for task in dag.tasks), timedelta())
     assert dag.dagrun_timeout >= min(longest, timedelta(minutes=15))
@@ -92,9 +93,10 @@ def test_forms_explain_themselves(dags: dict[str, DAG], dag_id: str) -> None:
     assert bool(params) or Tag.MANUAL not in dags[dag_id].tags
 
 
-def test_audited_action_demands_a_reason(dags: dict[str, DAG]) -> None:
+@pytest.mark.parametrize("dag_id", ["streams_control", "maintenance_window"])
+def test_audited_action_demands_a_reason(dags: dict[str, DAG], dag_id: str) -> None:
     """No default, and no word that says nothing."""
-    reason = dags["streams_control"].params.get_param("reason")
+    reason = dags[dag_id].params.get_param("reason")
     assert not reason.has_value
     assert reason.schema["minLength"] == 10
 

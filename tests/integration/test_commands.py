@@ -27,6 +27,7 @@ EXECUTED = {
     "logs kafka -n 50": "",
     "ledger": "Detected to recovered",
     "ledger bronze_binance": "Budget: 201.6 min",
+    "audit": "",
     "logs airflow_scheduler -n 50": "",
     "logs airflow_triggerer -n 50": "",
     "logs bronze_binance -n 50": "session is up",

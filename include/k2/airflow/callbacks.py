@@ -21,8 +21,12 @@ def task_key(dag_id: str, task_id: str) -> str:
 
 def task_failed(context: Any) -> None:
     """Open the incident of a task that failed for good."""
+    from k2.airflow.control import RequestRefused
+
     ti = context["ti"]
     error = context.get("exception")
+    if isinstance(error, RequestRefused):
+        return  # whoever asked reads the answer, and nothing is broken
     what = f"{type(error).__name__}: {error}" if error is not None else "its process went away without a word"
     _open(task_key(ti.dag_id, ti.task_id), f"DAG {ti.dag_id}: task {ti.task_id} failed", f"Run {ti.run_id}: {what}")
 

@@ -1,74 +1,117 @@
-"""What a person wants of the streams: recorded with its reason, and compared with what became of it.
+"""What a person wants of the streams: checked, recorded with its reason, and compared with what became of it.
 
 Only the watchdog acts on streams. This module writes down wishes and reads how far they are fulfilled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+from datetime import UTC, datetime
+from typing import Any
 
+from airflow.sdk.exceptions import AirflowFailException
+
+from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
+from k2.launchers.spares import fingerprint
 from k2.registry.observed import Failure, Verdict, Wanted
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
+from k2.registry.shadow import Outcome, Shadow
+from k2.registry.wishes import Standing, Wish
+from k2.state import audit, certificates, skips
+from k2.state import streams as state
+from k2.state.database import Connection, connect
+from k2.supervision import wishes
 from k2.supervision.failures import poison
+from k2.supervision.wishes import End, Progress
 
-ALIVE = frozenset({Verdict.IDLE, Verdict.PROGRESSING})
-
-
-class Wish(StrEnum):
-    START = "start"
-    STOP = "stop"
-    RESTART = "restart"
-    ADOPT = "adopt"
-    """Start it from its checkpoint as that is now, though it is not what was seen before."""
-    SKIP_POISON = "skip-poison"
-    """Send the records that a POISONED stream fails at to the dead-letter table, and start it."""
-
-    @property
-    def desired(self) -> str:
-        return "stopped" if self is Wish.STOP else "running"
+SHADOW_SECONDS = 240.0
+"""A shadow that has not ended by then is killed, and nothing is known."""
 
 
-class Selection(StrEnum):
-    """Words of the form that name several streams."""
-
-    ALL = "all"
-    BRONZE = "bronze"
-    SILVER = "silver"
+class RequestRefused(AirflowFailException):
+    """A request that makes no sense now, or that may not be carried out. Nothing was recorded of it but its refusal."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far one wish is. `over` without `reached`: it will not come true any more."""
+class Request:
+    """What somebody filled into the form."""
 
-    reached: bool
-    over: bool
-    because: str
+    wish: Wish
+    choice: str
+    reason: str
+    who: str
+    run_id: str
 
-
-def select(choice: str, platform: Platform) -> list[str]:
-    """The streams that a choice of the form names. Raises ValueError for an unknown one, or one that names none."""
-    if choice == Selection.ALL:
-        return list(platform.streams)
-    if choice in (Selection.BRONZE, Selection.SILVER):
-        found = [name for name, spec in platform.streams.items() if spec.type == choice]
-        if found:
-            return found
-    elif choice in platform.streams:
-        return [choice]
-    raise ValueError(f"stream: {choice!r} names no stream: use one of {', '.join(platform.streams)}, {', '.join(Selection)}")
+    @classmethod
+    def of(cls, context: Any) -> Request:
+        """The request of a task's run."""
+        params, run = context["params"], context["dag_run"]
+        return cls(Wish(params["action"]), params["stream"], params["reason"], run.triggering_user_name or "unknown", run.run_id)
 
 
-def fulfilled_already(wish: Wish, wanted: Wanted) -> bool:
-    """Whether recording the wish again would only disturb: a start of what was launched and lives, a stop of what is to be stopped.
+@dataclass(frozen=True)
+class Checked:
+    """A request that makes sense: the streams that it is about, and what is asked of whoever approves it."""
 
-    A restart is never fulfilled beforehand; a start of a stream that is down asks again, at once.
+    streams: list[str]
+    risky: bool
+    body: str = ""
+
+
+def check(runtime: Runtime, request: Request) -> Checked:
+    """Raises RequestRefused with every objection, or database.StateUnavailable. Records nothing."""
+    with connect(runtime, "reader") as connection:
+        standings = _unobjectionable(runtime, connection, request)
+        certified = {name: f"{row['color']}, {row['at']:%Y-%m-%d %H:%M} UTC" for name, row in certificates.latest(connection).items()}
+    streams = wishes.targets(request.wish, request.choice, standings)
+    if not wishes.needs_approval(request.wish, request.choice):
+        return Checked(streams, risky=False)
+    about = [s for s in standings if s.stream in streams]
+    body = wishes.asking(request.who, request.wish, request.choice, request.reason, about, certified, runtime.platform)
+    return Checked(streams, risky=True, body=body)
+
+
+def _unobjectionable(runtime: Runtime, connection: Connection, request: Request) -> list[Standing]:
+    """How the chosen streams stand. Raises RequestRefused when the request makes no sense for them."""
+    try:
+        chosen = wishes.in_order(request.wish, wishes.select(request.choice, runtime.platform), runtime.platform)
+    except ValueError as error:
+        raise RequestRefused(str(error)) from None
+    standings = audit.standings(connection, chosen)
+    if found := wishes.objections(request.wish, request.choice, standings, datetime.now(UTC)):
+        raise RequestRefused("Nothing was recorded. " + " ".join(found))
+    if request.wish is Wish.SKIP_POISON:
+        _to_skip(runtime, request.choice, state.wanted(connection, request.choice))
+    return standings
+
+
+def _to_skip(runtime: Runtime, stream: str, wanted: Wanted) -> Failure:
+    try:
+        return to_skip(runtime.platform, stream, wanted)
+    except ValueError as error:
+        raise RequestRefused(f"Nothing was recorded. {error}") from None
+
+
+def prove(runtime: Runtime, request: Request) -> Shadow:
+    """Have the host agent try the code and configuration of now on a copy of the stream's checkpoint. The running driver is not touched.
+
+    Raises RequestRefused when they do not fit, or when that could not be found out; the audit log keeps the reason.
     """
-    if wish is Wish.STOP:
-        return wanted.desired == "stopped"
-    return wish is Wish.START and wanted.desired == "running" and wanted.launched_at is not None and wanted.ended_at is None
+    with connect(runtime, "reader") as connection:
+        (stands,) = _unobjectionable(runtime, connection, request)
+    try:
+        with AgentClient(runtime) as agent:
+            found = agent.shadow(stands.stream, str(stands.query_id), SHADOW_SECONDS)
+    except (AgentUnavailable, AgentRefused) as error:
+        found = Shadow(stands.stream, Outcome.UNKNOWN, str(error))
+    if found.outcome is not Outcome.COMPATIBLE:
+        what = "does not fit its checkpoint" if found.outcome is Outcome.INCOMPATIBLE else "could not be tried on its checkpoint"
+        because = f"{stands.stream} was not upgraded, and its running driver was not touched: the code or configuration of now {what}: {found.because}"
+        outcome = "incompatible" if found.outcome is Outcome.INCOMPATIBLE else "not proven"
+        conclude(runtime, request, {stands.stream: (outcome, because)})
+        raise RequestRefused(because)
+    return found
 
 
 def to_skip(platform: Platform, stream: str, wanted: Wanted) -> Failure:
@@ -84,57 +127,61 @@ def to_skip(platform: Platform, stream: str, wanted: Wanted) -> Failure:
     return found
 
 
-def progress(desired: str, generation: int, wanted: Wanted, verdict: Verdict | None, because: str) -> Progress:
-    """Compare a wish, recorded as `generation`, with the ledger and with the watchdog's last verdict."""
-    if wanted.generation > generation and wanted.desired != desired:
-        return Progress(False, True, f"a later request wants it {wanted.desired}")
-    lives = wanted.launch_generation is not None and wanted.ended_at is None
-    if desired == "stopped":
-        if not lives:
-            return Progress(True, True, "its driver has ended")
-        return Progress(False, False, f"its driver still runs: {verdict or 'no verdict yet'}: {because}")
-    if not lives or (wanted.launch_generation or 0) < generation:
-        return Progress(False, False, f"no driver was launched for this request yet: {verdict or 'no verdict yet'}: {because}")
-    if wanted.first_commit_at is not None:
-        return Progress(True, True, "its driver has committed")
-    if verdict in ALIVE:
-        return Progress(True, True, f"{verdict}: {because}")
-    return Progress(False, False, f"launched, no commit yet: {verdict or 'no verdict yet'}: {because}")
+def record(runtime: Runtime, request: Request, *, approved_by: str | None = None, proven: str | None = None) -> dict[str, int]:
+    """Write down the wish for each stream, all or none. Returns the generation to wait for, per stream.
 
-
-def record(runtime: Runtime, streams: Iterable[str], wish: Wish, *, who: str, reason: str) -> dict[str, int]:
-    """Write down the wish for each stream, all or none. Returns the generation to wait for, per stream."""
-    from k2.state import audit, skips
-    from k2.state import streams as state
-    from k2.state.database import connect
-
+    `proven` is the fingerprint of what a shadow has tried. Raises RequestRefused when the request makes no sense any more,
+    or needs an approval or a proof that it does not have.
+    """
+    wish = request.wish
+    if wish is Wish.UPGRADE and proven != fingerprint(runtime):
+        raise RequestRefused(f"action: {wish.value!r} of {request.choice!r}: the code or configuration of now is not what was tried: ask again")
+    if wishes.needs_approval(wish, request.choice) and approved_by is None:
+        raise RequestRefused(f"action: {wish.value!r} of {request.choice!r} needs an approval, and nobody gave one: ask again")
     wants = {}
     with connect(runtime, "control") as connection:
-        for stream in streams:
+        standings = _unobjectionable(runtime, connection, request)
+        common = {"who": request.who, "action": str(wish), "reason": request.reason, "request": request.run_id, "approved_by": approved_by}
+        for stream in wishes.targets(wish, request.choice, standings):
             now = state.wanted(connection, stream)
-            if fulfilled_already(wish, now):
-                state_now = {"desired": now.desired, "generation": now.generation, "fence": now.fence}
-                audit.record(connection, who=who, action=wish, target=stream, reason=reason, state=state_now)
+            if wishes.fulfilled_already(wish, now):
+                stands = audit.standing(connection, stream).as_audit()
+                audit.record(connection, target=stream, before=stands, after=stands, outcome="nothing to do", **common)
                 wants[stream] = now.generation
             else:
-                if wish is Wish.ADOPT:
-                    state.forget_checkpoint(connection, stream)
                 if wish is Wish.SKIP_POISON:
-                    skips.add(connection, stream, to_skip(runtime.platform, stream, now), who=who, reason=reason)
-                wants[stream] = state.want(connection, stream, wish.desired, who=who, action=wish, reason=reason)
+                    skips.add(connection, stream, _to_skip(runtime, stream, now), who=request.who, reason=request.reason)
+                wants[stream] = state.want(connection, stream, wish.desired, adopt=wish is Wish.ADOPT, **common)
     return wants
 
 
-def read_progress(runtime: Runtime, desired: str, wants: dict[str, int]) -> dict[str, Progress]:
-    """How far each wish is now."""
-    from k2.state import streams as state
-    from k2.state.database import connect
+def conclude(runtime: Runtime, request: Request, outcomes: dict[str, tuple[str, str]], *, decided_by: str | None = None) -> None:
+    """Add what became of a request to the audit log: per stream an outcome and a sentence."""
+    with connect(runtime, "control") as connection:
+        for stream, (outcome, because) in outcomes.items():
+            stands = audit.standing(connection, stream).as_audit()
+            audit.record(
+                connection,
+                who=request.who,
+                action=str(request.wish),
+                target=stream,
+                reason=request.reason,
+                before=stands,
+                after={**stands, "because": because},
+                outcome=outcome,
+                request=request.run_id,
+                approved_by=decided_by,
+            )
 
+
+def read_progress(runtime: Runtime, desired: str, wants: dict[str, int], since: datetime | None = None) -> dict[str, Progress]:
+    """How far each wish, recorded at `since`, is now."""
     found = {}
     with connect(runtime, "control") as connection:
         rows = connection.execute("SELECT stream, verdict, because FROM k2.verdicts").fetchall()
         verdicts = {row["stream"]: (Verdict(row["verdict"]), row["because"]) for row in rows}
         for stream, generation in wants.items():
             verdict, because = verdicts.get(stream, (None, "the watchdog has not looked yet"))
-            found[stream] = progress(desired, generation, state.wanted(connection, stream), verdict, because)
+            last = state.end_since(connection, stream, since) if since else None
+            found[stream] = wishes.progress(desired, generation, state.wanted(connection, stream), verdict, because, End(**last) if last else None)
     return found

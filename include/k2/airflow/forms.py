@@ -31,15 +31,25 @@ def stream_choice() -> Param:
     )
 
 
+ACTIONS = {
+    "start": "start: bring it up if it is down",
+    "stop": "stop: finish the batch in flight, then end",
+    "restart": "restart: stop, then start, on the same checkpoint",
+    "upgrade": "upgrade: try the code and configuration of now on a copy of its checkpoint, then restart",
+    "adopt": "adopt: start one that is held as REWIND, from its checkpoint as that is now (needs an approval)",
+    "skip-poison": "skip-poison: send the records that a POISONED stream fails at to the dead-letter table, and start it (needs an approval)",
+}
+
+
 def action_choice() -> Param:
     return Param(
         "restart",
         title="Action",
-        description="start: bring it up if it is down. stop: finish the batch in flight, then end. restart: stop, then start. Nothing is lost by any of "
-        "them. adopt: start a stream that is held as REWIND, from its checkpoint as that is now; what it commits again is in its tables twice. "
-        "skip-poison: send the records that a POISONED stream fails at to the dead-letter table, and start it.",
+        description="start, stop, restart and upgrade lose and double nothing. Stopping a layer or all streams, adopt and skip-poison wait for an approval. "
+        "adopt: what the stream commits again is in its tables twice.",
         type="string",
-        enum=["start", "stop", "restart", "adopt", "skip-poison"],
+        enum=list(ACTIONS),
+        values_display=ACTIONS,
     )
 
 
@@ -65,3 +75,14 @@ def dry_run() -> Param:
         type="boolean",
         const=True,
     )
+
+
+def window_action() -> Param:
+    shown = {"open": "open: mute what happens from now or later, for some hours", "close": "close: end it now, or cancel one to come"}
+    return Param(
+        "open", title="Action", description="Open a window, or close those of exactly this choice.", type="string", enum=list(shown), values_display=shown
+    )
+
+
+def moment(title: str, description: str) -> Param:
+    return Param(None, title=title, description=description, type=["null", "string"], format="date-time")

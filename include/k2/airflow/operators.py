@@ -7,11 +7,10 @@ DAG file may take.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 SUMMARY_KEY = "summary"
 
@@ -36,7 +35,10 @@ class WatchStreams(BaseOperator):
         untold = waiting(runtime)
         if not untold:
             raise DownstreamTasksSkipped(tasks=sorted(self.downstream_task_ids))
-        self.log.info("To be told: %s", "; ".join(f"incident {incident['id']} {what}" for incident, what in untold))
+        self.log.info(
+            "To be told: %s",
+            "; ".join([*(f"digest of window {window.id}" for window, _ in untold.digests), *(f"incident {i['id']} {what}" for i, what in untold.incidents)]),
+        )
 
 
 class TellPeople(BaseOperator):
@@ -52,63 +54,25 @@ class TellPeople(BaseOperator):
 
         done = slack.tell(load_runtime())
         for message in done:
-            self.log.info("Incident %s %r: %s", message.incident, message.title, message.what)
+            self.log.info("%s %r: %s", f"Incident {message.incident}" if message.incident else "Window", message.title, message.what)
         if failed := [message for message in done if not message.ok]:
-            raise slack.SlackRefused("; ".join(f"incident {m.incident}: {m.what}" for m in failed))
+            raise slack.SlackRefused("; ".join(f"{m.title}: {m.what}" for m in failed))
         return [asdict(message) for message in done]
 
 
-class RecordWish(BaseOperator):
-    """Writes down what a person wants of streams, with the reason and the person's name, and wakes the watchdog by its outlet."""
+class SetWindow(BaseOperator):
+    """Opens or closes a maintenance window, in which people are not told of incidents at once."""
 
-    ui_color = "#d6e9f8"
+    ui_color = "#fde8c8"
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        from k2.airflow import control
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        from k2.airflow import windows
         from k2.registry.runtime import load_runtime
 
-        runtime, params = load_runtime(), context["params"]
-        wish = control.Wish(params["action"])
-        who = context["dag_run"].triggering_user_name or "unknown"
-        wants = control.record(runtime, control.select(params["stream"], runtime.platform), wish, who=who, reason=params["reason"])
-        self.log.info("%s wants: %s %s, because: %s. Generations: %s", who, wish, ", ".join(wants), params["reason"], wants)
-        for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = {"who": who, "action": str(wish), "streams": list(wants)}
-        return {"desired": wish.desired, "wants": wants}
-
-
-class ReachWish(BaseOperator):
-    """Waits in the triggerer, without a worker slot, until every stream is as wanted; fails at the deadline and says which is not."""
-
-    ui_color = "#d6e9f8"
-
-    def __init__(self, *, record_task_id: str, seconds: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.record_task_id = record_task_id
-        self.seconds = seconds
-
-    def execute(self, context: Any) -> None:
-        from k2.airflow.triggers import WantedReachedTrigger
-
-        wish = context["ti"].xcom_pull(task_ids=self.record_task_id)
-        deadline = datetime.now(UTC) + timedelta(seconds=self.seconds)
-        self.defer(
-            trigger=WantedReachedTrigger(desired=wish["desired"], wants=wish["wants"], deadline=deadline.isoformat()),
-            method_name="conclude",
-            timeout=timedelta(seconds=self.seconds + 60),
-        )
-
-    def conclude(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """Raises AirflowFailException when a stream is not as wanted: waiting again would not be what the person asked for."""
-        for stream in event["reached"]:
-            self.log.info("%s is as wanted", stream)
-        if event["missing"]:
-            lines = "\n".join(f"  {stream}: {because}" for stream, because in event["missing"].items())
-            raise AirflowFailException(
-                f"Not as wanted after {self.seconds:g} s:\n{lines}\n"
-                "The wish stays recorded and the watchdog goes on; the last run of streams_watch says what it did."
-            )
-        return event
+        done = windows.set_window(load_runtime(), dict(context["params"]), who=context["dag_run"].triggering_user_name or "unknown", request=context["run_id"])
+        for window in done:
+            self.log.info("Window of %s from %s until %s", window.scope, window.starts_at, window.ends_at)
+        return [{"scope": w.scope, "starts_at": w.starts_at.isoformat(), "ends_at": w.ends_at.isoformat()} for w in done]
 
 
 class Report(BaseOperator):

@@ -19,8 +19,9 @@ from k2.alerts import messages
 from k2.alerts.due import Due
 from k2.alerts.waiting import waiting
 from k2.registry.runtime import Runtime
+from k2.state import windows
 from k2.state.database import connect
-from k2.state.incidents import told
+from k2.state.incidents import told, told_in_digest
 
 TIMEOUT_SECONDS = 10
 
@@ -31,15 +32,16 @@ class SlackRefused(AirflowException):
 
 @dataclass(frozen=True)
 class Told:
-    incident: int
+    incident: int | None
+    """None of the digest of a maintenance window."""
     title: str
     what: str
-    """As in k2.alerts.due.Due; for a message that was not taken, the reason."""
+    """As in k2.alerts.due.Due, or digest; for a message that was not taken, the reason."""
     ok: bool
 
 
 def tell(runtime: Runtime) -> list[Told]:
-    """Tell people what they do not know of any incident, and stop at the first sign that Slack is away.
+    """Tell people what they do not know and no maintenance window mutes, and stop at the first sign that Slack is away.
 
     No row is locked while Slack is asked: the supervision writes to the same rows. Two callers at once would send
     everything twice, so there is one: `streams_watch`, which has one run at a time.
@@ -49,8 +51,24 @@ def tell(runtime: Runtime) -> list[Told]:
         timeout=TIMEOUT_SECONDS,
         retry_handlers=[ConnectionErrorRetryHandler(max_retry_count=1), RateLimitErrorRetryHandler(max_retry_count=1)],
     )
+    telling = waiting(runtime)
     done: list[Told] = []
-    for incident, what in waiting(runtime):
+    for window, happened in telling.digests:
+        message = messages.window_over(window, happened, runtime.platform.alerts.routes, runtime.airflow)
+        try:
+            _post(hook, message)
+        except SlackApiError as error:  # no digest may keep a page waiting
+            done.append(Told(None, message.text, f"Slack answered {error.response.get('error')!r}", ok=False))
+            continue
+        except (SlackClientError, OSError, AirflowException) as error:
+            return [*done, Told(None, message.text, f"{type(error).__name__}: {error}", ok=False)]
+        with connect(runtime, "control") as connection:
+            windows.told(connection, window.id)
+            for incident in happened:
+                if incident["severity"] != "page" or incident["resolved_at"] is not None:
+                    told_in_digest(connection, incident)
+        done.append(Told(None, message.text, "digest", ok=True))
+    for incident, what in telling.incidents:
         try:
             message = send(hook, incident, what, runtime)
         except SlackApiError as error:

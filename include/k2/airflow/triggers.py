@@ -67,31 +67,36 @@ class StreamsPollTrigger(BaseEventTrigger):
 class WantedReachedTrigger(BaseTrigger):
     """Fires once: when every wish is fulfilled or past fulfilling, or at the deadline.
 
-    `wants` maps each stream to the generation that was recorded for it; `deadline` is an ISO time.
-    The payload: {"reached": [streams], "missing": {stream: sentence}}.
+    `wants` maps each stream to the generation that was recorded for it, at `since`; `since` and `deadline` are ISO times.
+    The payload: {"reached": {stream: sentence}, "missing": {stream: sentence}}.
     """
 
-    def __init__(self, desired: str, wants: dict[str, int], deadline: str, interval_seconds: float = 1.0) -> None:
+    def __init__(self, desired: str, wants: dict[str, int], deadline: str, interval_seconds: float = 1.0, since: str | None = None) -> None:
         super().__init__()
+        self.since = since
         self.desired = desired
         self.wants = wants
         self.deadline = deadline
         self.interval_seconds = interval_seconds
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        arguments = {"desired": self.desired, "wants": self.wants, "deadline": self.deadline, "interval_seconds": self.interval_seconds}
+        arguments = {"desired": self.desired, "wants": self.wants, "deadline": self.deadline, "interval_seconds": self.interval_seconds, "since": self.since}
         return "k2.airflow.triggers.WantedReachedTrigger", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         deadline = datetime.fromisoformat(self.deadline)
+        since = datetime.fromisoformat(self.since) if self.since else None
+        reached: dict[str, str] = {}
         log_again = 0.0
         while True:
             try:
-                found = await asyncio.to_thread(_read_progress, self.desired, self.wants)
+                found = await asyncio.to_thread(_read_progress, self.desired, self.wants, since)
+                reached = {stream: p.because for stream, p in found.items() if p.reached}
                 missing = {stream: p.because for stream, p in found.items() if not p.reached}
                 over = all(p.over for p in found.values())
             except Exception as error:  # the database may be away for a moment; the deadline decides
                 log.warning("The streams' state could not be read: %s", error)
+                reached = {}
                 missing, over = dict.fromkeys(self.wants, f"its state could not be read: {type(error).__name__}: {error}"), False
             if time.monotonic() >= log_again:
                 log.info("Waiting for %s", "; ".join(f"{stream}: {because}" for stream, because in missing.items()) or "nothing")
@@ -99,7 +104,7 @@ class WantedReachedTrigger(BaseTrigger):
             if over or datetime.now(UTC) >= deadline:
                 break
             await asyncio.sleep(self.interval_seconds)
-        yield TriggerEvent({"reached": [s for s in self.wants if s not in missing], "missing": missing})
+        yield TriggerEvent({"reached": reached, "missing": missing})
 
 
 def _event(streams: list[str], because: dict[str, str]) -> TriggerEvent:
@@ -113,8 +118,8 @@ def _new_poll() -> Any:
     return Poll(load_runtime())
 
 
-def _read_progress(desired: str, wants: dict[str, int]) -> dict[str, Any]:
+def _read_progress(desired: str, wants: dict[str, int], since: datetime | None) -> dict[str, Any]:
     from k2.airflow.control import read_progress
     from k2.registry.runtime import load_runtime
 
-    return read_progress(load_runtime(), desired, wants)
+    return read_progress(load_runtime(), desired, wants, since)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from k2.alerts.due import Due
 from k2.registry.platform import Routes
+from k2.registry.windows import Window
 
 SIGNS = {"page": ":red_circle:", "ticket": ":large_orange_circle:", "digest": ":large_yellow_circle:"}
 WHAT_TO_EXPECT = {
@@ -100,6 +102,30 @@ def ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
+def window_over(window: Window, happened: Sequence[dict[str, Any]], routes: Routes, airflow: str) -> Message:
+    """The digest of a maintenance window that has ended: what happened during it, and what is still open."""
+    title = f"Maintenance of {window.scope} is over: " + (f"{len(happened)} incident{'s' if len(happened) > 1 else ''}" if happened else "nothing happened")
+    lines = []
+    for incident in happened:
+        began = incident["opened_at"].astimezone(UTC)
+        if incident["resolved_at"] is None:
+            how = "still open" + (", and it pages now" if incident["severity"] == "page" else "")
+        else:
+            how = f"over after {duration(incident['opened_at'], incident['resolved_at'])}"
+        often = f", {incident['times']} times" if incident["times"] > 1 else ""
+        lines.append(f"{began:%H:%M:%S} {incident['title']}{often}: {how}")
+    return Message(
+        channel=routes.digest,
+        text=title,
+        blocks=[
+            _header(f":wrench: {title}"),
+            _fields(From=_clock(window.starts_at), Until=_clock(window.ends_at), Asked_by=window.who, Because=window.reason),
+            _section("\n".join(lines) or "People were not told of incidents during this time, and there were none."),
+            _button(airflow, "stream:"),
+        ],
+    )
+
+
 def subject(key: str) -> str:
     """What an incident is about, from its key.
 
@@ -168,7 +194,7 @@ def _bold_caption(line: str) -> str:
 
 
 def _fields(**values: str) -> dict[str, Any]:
-    return {"type": "section", "fields": [{"type": "mrkdwn", "text": f"*{name}*\n{escape(value)}"} for name, value in values.items()]}
+    return {"type": "section", "fields": [{"type": "mrkdwn", "text": f"*{name.replace('_', ' ')}*\n{escape(value)}"} for name, value in values.items()]}
 
 
 def _button(airflow: str, key: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from k2.launchers.fleet import Fleet, StaleFence, UnknownDriver
+from k2.launchers.shadows import DEADLINE_SECONDS, ShadowRefused, Shadows
 from k2.registry.observed import Driver
 from k2.registry.runtime import Runtime, load_runtime
 
@@ -42,6 +44,7 @@ class AgentRuns(RuntimeError):
 
 def application(fleet: Fleet) -> Starlette:
     """The agent's HTTP interface over a fleet."""
+    shadows = Shadows(fleet.runtime)
 
     def deadline(body: dict[str, Any]) -> float:
         return _deadline(body, fleet.runtime.platform.restart.drain_timeout_seconds)
@@ -69,6 +72,14 @@ def application(fleet: Fleet) -> Starlette:
     async def dump(request: Request) -> Response:
         return JSONResponse({"path": await fleet.dump(request.path_params["stream"], request.path_params["fence"])})
 
+    async def shadow(request: Request) -> Response:
+        body = await _body(request)
+        stream, query = body.get("stream"), body.get("query_id")
+        if stream not in fleet.runtime.platform.streams or not isinstance(query, str) or not query:
+            raise HTTPException(400, f"the body must be {{stream: a declared stream, query_id: the id of its query}}, not {body}")
+        found = await shadows.run(stream, query, min(_deadline(body, DEADLINE_SECONDS), DEADLINE_SECONDS))
+        return JSONResponse(asdict(found))
+
     async def stop_all(request: Request) -> Response:
         ended = await fleet.stop_all(deadline(await _body(request)))
         return JSONResponse({tag: asdict(end) for tag, end in ended.items()})
@@ -76,14 +87,16 @@ def application(fleet: Fleet) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         fleet.adopt()
+        shutil.rmtree(shadows.folder, ignore_errors=True)  # of an agent that was killed
         chores = [asyncio.create_task(fleet.measure()), asyncio.create_task(fleet.spares.keep())]
         yield
         for chore in chores:
             chore.cancel()
         fleet.spares.close()
+        shadows.close()
 
     async def refused(_: Request, error: Exception) -> Response:
-        status = {UnknownDriver: 404, StaleFence: 409}.get(type(error)) or getattr(error, "status_code", 500)
+        status = {UnknownDriver: 404, StaleFence: 409, ShadowRefused: 409}.get(type(error)) or getattr(error, "status_code", 500)
         return JSONResponse({"error": str(getattr(error, "detail", error))}, status)
 
     return Starlette(
@@ -93,9 +106,10 @@ def application(fleet: Fleet) -> Starlette:
             Route("/drivers/{stream}/{fence:int}/stop", stop, methods=["POST"]),
             Route("/drivers/{stream}/{fence:int}/kill", kill, methods=["POST"]),
             Route("/drivers/{stream}/{fence:int}/dump", dump, methods=["POST"]),
+            Route("/shadows", shadow, methods=["POST"]),
             Route("/stop-all", stop_all, methods=["POST"]),
         ],
-        exception_handlers={UnknownDriver: refused, StaleFence: refused, HTTPException: refused},
+        exception_handlers={UnknownDriver: refused, StaleFence: refused, ShadowRefused: refused, HTTPException: refused},
         lifespan=lifespan,
     )
 

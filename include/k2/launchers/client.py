@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from k2.registry.observed import Driver, Stopped
 from k2.registry.runtime import Runtime
+from k2.registry.shadow import Shadow
 
 ANSWER_SECONDS = 5.0
 KILL_SECONDS = 30.0
@@ -17,6 +18,7 @@ NO_TLS = False
 """The socket carries plain HTTP; loading a certificate store would take a tenth of a second of every look."""
 
 _DRIVER = TypeAdapter(Driver)
+_SHADOW = TypeAdapter(Shadow)
 _DRIVERS = TypeAdapter(dict[str, list[Driver]])
 
 
@@ -85,6 +87,15 @@ class AgentClient:
     def dump(self, stream: str, fence: int) -> str:
         """Have the driver write down what its threads do. Returns the file's path; empty when it could not."""
         return str(self._call("POST", f"/drivers/{stream}/{fence}/dump", timeout=KILL_SECONDS)["path"])
+
+    def shadow(self, stream: str, query_id: str, deadline_seconds: float) -> Shadow:
+        """Try the code and configuration of now on a copy of the stream's checkpoint, which must be that of the query."""
+        body = {"stream": stream, "query_id": query_id, "deadline_seconds": deadline_seconds}
+        answer = self._call("POST", "/shadows", json=body, timeout=deadline_seconds + KILL_SECONDS)
+        try:
+            return _SHADOW.validate_python(answer)
+        except ValidationError as error:
+            raise AgentUnavailable(f"the host agent's word on the shadow cannot be read: {error}") from error
 
     def stop_all(self, deadline_seconds: float) -> dict[str, Stopped]:
         """Stop every driver, by tag `<stream>#<fence>`. Returns when all are gone."""

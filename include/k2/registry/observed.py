@@ -19,6 +19,8 @@ class ExitCode(IntEnum):
     """Its checkpoint, its state or its source does not fit any more, or lost data: starting again cannot help."""
     CONFIG = 78
     """Its registry entry, a table or an argument is wrong: starting again cannot help."""
+    CUT_SHORT = 75
+    """It was asked to stop, and left before a batch that it had planned was committed: the next driver replays it."""
     QUERY_FAILED = 70
     """Its query ended by an exception."""
     JVM_DIED = 71

@@ -191,6 +191,17 @@ class Slo(Model):
     window_days: int = Field(ge=7, le=366)
 
 
+class Control(Model):
+    """Limits of what people ask for."""
+
+    approval_minutes: int = Field(ge=1, le=60)
+    """No answer for so long is a no."""
+    reach_seconds: int = Field(ge=60, le=3600)
+    """How long a request may take to come true."""
+    window_hours: float = Field(gt=0, le=24)
+    """The longest maintenance window."""
+
+
 class Routes(Model):
     page: str = Field(pattern=r"^#")
     ticket: str = Field(pattern=r"^#")
@@ -213,6 +224,7 @@ class Platform(Model):
     thresholds: Thresholds
     restart: Restart
     slo: Slo
+    control: Control
     alerts: Alerts
 
     @model_validator(mode="after")

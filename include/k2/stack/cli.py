@@ -17,6 +17,7 @@ COMMANDS = {
     "status": "services, streams and open incidents",
     "explain": "what the watchdog sees of a stream, and what it concludes",
     "ledger": "every outage step by step, and what is left of the error budget",
+    "audit": "who asked what of the streams, who approved it, and why",
     "logs": "show the log of a service or of a stream's driver",
     "certify": "check from metadata alone that no batch is missing or doubled",
     "reconcile": "prove that nothing was lost or doubled",

@@ -10,6 +10,7 @@ from typing import Any
 from k2.launchers.spares import read_spares
 from k2.processes import ProcessId, family, memory_mb
 from k2.registry.runtime import Runtime
+from k2.registry.windows import Window
 from k2.stack import records
 from k2.stack.drivers import recorded_drivers
 from k2.stack.home import Home, read_json
@@ -63,6 +64,8 @@ class PlatformStatus:
     streams: list[StreamStatus] = field(default_factory=list)
     spares: list[SpareStatus] = field(default_factory=list)
     incidents: list[dict[str, Any]] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    """Maintenance windows that are open or to come."""
     unknown: str = ""
     """Why streams and incidents could not be read; empty when they could."""
 
@@ -80,7 +83,7 @@ def read_status(home: Home) -> PlatformStatus:
     spares = read_spares(runtime)
     owned = {p.pid for p in family([*drivers.values(), *(process for process, _ in spares.values())])}
     services = _services(home, runtime, alive, owned)
-    streams, incidents, unknown = _streams(runtime, drivers)
+    streams, incidents, windows, unknown = _streams(runtime, drivers)
     return PlatformStatus(
         home=home.path,
         running=bool(alive),
@@ -94,6 +97,7 @@ def read_status(home: Home) -> PlatformStatus:
             for name, (process, warm) in spares.items()
         ],
         incidents=incidents,
+        windows=windows,
         unknown=unknown,
     )
 
@@ -125,8 +129,8 @@ def _services(home: Home, runtime: Runtime, alive: dict[str, ProcessId], drivers
     return found
 
 
-def _streams(runtime: Runtime, drivers: dict[str, ProcessId]) -> tuple[list[StreamStatus], list[dict[str, Any]], str]:
-    from k2.state import certificates
+def _streams(runtime: Runtime, drivers: dict[str, ProcessId]) -> tuple[list[StreamStatus], list[dict[str, Any]], list[Window], str]:
+    from k2.state import certificates, windows
     from k2.state.database import StateUnavailable, connect
     from k2.state.incidents import open_incidents
 
@@ -135,8 +139,9 @@ def _streams(runtime: Runtime, drivers: dict[str, ProcessId]) -> tuple[list[Stre
             verdicts = {row["stream"]: row for row in connection.execute("SELECT * FROM k2.verdicts").fetchall()}
             incidents = open_incidents(connection)
             certified = certificates.latest(connection)
+            planned = [window for window in windows.unfinished(connection) if window.ends_at > datetime.now(UTC)]
     except StateUnavailable as error:
-        return [], [], str(error).splitlines()[0]
+        return [], [], [], str(error).splitlines()[0]
     found = []
     for name, stream in runtime.platform.streams.items():
         row = verdicts.get(name, {})
@@ -158,4 +163,4 @@ def _streams(runtime: Runtime, drivers: dict[str, ProcessId]) -> tuple[list[Stre
                 certified_at=certified.get(name, {}).get("at"),
             )
         )
-    return found, incidents, ""
+    return found, incidents, planned, ""

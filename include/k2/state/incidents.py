@@ -94,5 +94,17 @@ def told(connection: Connection, incident: dict[str, Any], message: dict[str, An
     )
 
 
+def told_in_digest(connection: Connection, incident: dict[str, Any]) -> None:
+    """Remember that a digest told of an incident as it is in this row; the end of an open one is told by a message of its own."""
+    connection.execute(
+        """
+        UPDATE k2.incidents SET told_opened_at = clock_timestamp(), told_at = clock_timestamp(), told_times = %(times)s,
+            told_resolved_at = CASE WHEN %(resolved)s THEN clock_timestamp() END
+        WHERE id = %(id)s AND times = %(times)s AND told_opened_at IS NULL
+        """,
+        {"id": incident["id"], "times": incident["times"], "resolved": incident["resolved_at"] is not None},
+    )
+
+
 def open_incidents(connection: Connection) -> list[dict[str, Any]]:
     return connection.execute("SELECT * FROM k2.incidents WHERE resolved_at IS NULL ORDER BY opened_at").fetchall()

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from k2.registry.observed import Death, Decision, Failure, FailureClass, Wanted
+from k2.state import audit
 from k2.state.database import Connection
 
 
@@ -75,20 +76,40 @@ def _death(row: dict[str, Any]) -> Death:
     )
 
 
-def want(connection: Connection, stream: str, desired: str, *, who: str, action: str, reason: str) -> int:
-    """Record what a person wants of a stream, with the audit entry. Returns the new generation."""
-    before = connection.execute("SELECT desired, generation, fence FROM k2.streams WHERE stream = %s FOR UPDATE", (stream,)).fetchone()
-    if before is None:
-        raise LookupError(f"stream {stream!r} is not registered in the database: run ./k2 up again")
-    after = connection.execute(
-        "UPDATE k2.streams SET desired = %s, generation = generation + 1 WHERE stream = %s RETURNING desired, generation, fence", (desired, stream)
-    ).fetchone()
-    assert after is not None
-    connection.execute(
-        "INSERT INTO k2.audit (who, action, target, reason, before, after) VALUES (%s, %s, %s, %s, %s, %s)",
-        (who, action, stream, reason, Jsonb(before), Jsonb(after)),
+def want(
+    connection: Connection,
+    stream: str,
+    desired: str,
+    *,
+    who: str,
+    action: str,
+    reason: str,
+    adopt: bool = False,
+    request: str | None = None,
+    approved_by: str | None = None,
+) -> int:
+    """Record what a person wants of a stream, with the audit entry. Returns the new generation.
+
+    With `adopt`, its checkpoint is right as it is now.
+    """
+    connection.execute("SELECT 1 FROM k2.streams WHERE stream = %s FOR UPDATE", (stream,))
+    before = audit.standing(connection, stream)
+    if adopt:
+        forget_checkpoint(connection, stream)
+    connection.execute("UPDATE k2.streams SET desired = %s, generation = generation + 1 WHERE stream = %s", (desired, stream))
+    after = audit.standing(connection, stream)
+    audit.record(
+        connection,
+        who=who,
+        action=action,
+        target=stream,
+        reason=reason,
+        before=before.as_audit(),
+        after=after.as_audit(),
+        request=request,
+        approved_by=approved_by,
     )
-    return int(after["generation"])
+    return after.generation
 
 
 def raise_fence(
@@ -140,21 +161,36 @@ def ended(
     reason: str,
     kind: FailureClass | None = None,
     failure: Failure | None = None,
+    drained: bool | None = None,
 ) -> None:
-    """`reason` is one of died, hung, stopped, replaced; `kind` and `failure` are those of a death. The first word on a launch stands."""
+    """`reason` is one of died, hung, stopped, replaced; `kind` and `failure` are those of a death, `drained` of an end that was asked for.
+
+    The first word on a launch stands.
+    """
     said = failure or Failure()
     connection.execute(
         """
         UPDATE k2.launches SET ended_at = %s, exit_code = %s, end_reason = %s, failure_class = %s, fingerprint = %s,
-            failed_batch = %s, failed_records = %s, failed_narrowed = %s, failed_dependency = %s
+            failed_batch = %s, failed_records = %s, failed_narrowed = %s, failed_dependency = %s, drained = %s
         WHERE stream = %s AND fence = %s AND ended_at IS NULL
         """,
         (
             *(at, exit_code, reason, kind, said.fingerprint or None, said.batch),
-            *(Jsonb(said.records) if said.records else None, said.narrowed if said.records else None, said.dependency),
+            *(Jsonb(said.records) if said.records else None, said.narrowed if said.records else None, said.dependency, drained),
             *(stream, fence),
         ),
     )
+
+
+def end_since(connection: Connection, stream: str, since: datetime) -> dict[str, Any] | None:
+    """The last launch that ended on request after a moment: {"fence", "drained", "exit_code"}; None when there is none."""
+    return connection.execute(
+        """
+        SELECT fence, drained, exit_code FROM k2.launches
+        WHERE stream = %s AND ended_at >= %s AND end_reason IN ('stopped', 'replaced') ORDER BY fence DESC LIMIT 1
+        """,
+        (stream, since),
+    ).fetchone()
 
 
 def know(connection: Connection, stream: str, query_id: str, batch: int) -> None:

@@ -14,9 +14,12 @@ from k2.launchers import stacks
 from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
 from k2.launchers.start import NotSafe, NotWanted, end_older, start
 from k2.registry.observed import Action, Decision, DriverState
+from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
+from k2.registry.wishes import Wish
 from k2.state import database, incidents, streams
 from k2.supervision.edges import ACTS, HUNG
+from k2.supervision.wishes import End, in_order
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +41,17 @@ class Done:
 
 def act(runtime: Runtime, decisions: Iterable[Decision]) -> list[Done]:
     """Do what the decisions say, several streams at the same time. An error in one stream ends no other's action."""
-    due = [d for d in decisions if d.action in ACTS]
+    due = in_turn([d for d in decisions if d.action in ACTS], runtime.platform)
     with AgentClient(runtime) as agent, ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda decision: _act(runtime, agent, decision), due))
+
+
+def in_turn(due: list[Decision], platform: Platform) -> list[Decision]:
+    """Stops first, readers before what they read; then starts, the other way round."""
+    by_name = {d.stream: d for d in due}
+    stops = in_order(Wish.STOP, (d.stream for d in due if d.action is Action.STOP), platform)
+    starts = in_order(Wish.START, (d.stream for d in due if d.action is not Action.STOP), platform)
+    return [by_name[name] for name in [*stops, *starts]]
 
 
 def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
@@ -53,7 +64,7 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
             return Done(decision.stream, decision.action, True, f"killed {killed} drivers with fences below {decision.fence}")
         if decision.verdict in HUNG:
             _keep_stacks(runtime, agent, decision)
-        drained = _stop(runtime, agent, decision).drained if decision.action is Action.REPLACE else None
+        stopped = _stop(runtime, agent, decision) if decision.action is Action.REPLACE else None
         last_commit_at = _last_commit_at(runtime, decision.stream)
         started = start(
             runtime,
@@ -68,7 +79,9 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
             old_end="hung" if decision.verdict in HUNG else "replaced",
         )
         detail = f"{'finished the start' if started.adopted else 'started'} with fence {started.fence} ({started.how})"
-        return Done(decision.stream, decision.action, True, detail, started.fence, drained)
+        if stopped is not None:
+            detail += f"; before that, {stopped.detail}"
+        return Done(decision.stream, decision.action, True, detail, started.fence, stopped.drained if stopped else None)
     except (streams.LostRace, NotWanted) as error:
         return Done(decision.stream, decision.action, True, f"nothing left to do: {error}")
     except NotSafe as error:
@@ -92,9 +105,11 @@ def _stop(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
     ended = agent.stop(decision.stream, running[0].fence, runtime.platform.restart.drain_timeout_seconds)
     reason = "replaced" if decision.action is Action.REPLACE else "stopped"
     with database.connect(runtime, "control") as connection:
-        streams.ended(connection, decision.stream, running[0].fence, at=datetime.now(UTC), exit_code=ended.exit_code, reason=reason)
-    how = "drained" if ended.drained else f"not drained, exit code {ended.exit_code}"
-    return Done(decision.stream, decision.action, True, f"stopped fence {running[0].fence}: {how}", running[0].fence, ended.drained)
+        streams.ended(connection, decision.stream, running[0].fence, at=datetime.now(UTC), exit_code=ended.exit_code, reason=reason, drained=ended.drained)
+    end = End(running[0].fence, ended.drained, ended.exit_code)
+    if not ended.drained:
+        log.warning("stop of %s: %s", decision.stream, end)
+    return Done(decision.stream, decision.action, True, f"stopped: {end}", running[0].fence, ended.drained)
 
 
 def _keep_stacks(runtime: Runtime, agent: AgentClient, decision: Decision) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from k2.registry.observed import Checkpoint, Decision, Driver, DriverState, Observation, Reading, Verdict, Wanted
+from k2.registry.observed import Checkpoint, Decision, Driver, DriverState, ExitCode, Observation, Reading, Verdict, Wanted
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
 from k2.state import incidents, streams
@@ -69,8 +69,9 @@ def _record_launch(connection: Connection, found: Look, wanted: Wanted, driver: 
     if driver.fence == fence and driver.state is DriverState.EXITED:
         died = not driver.asked and wanted.desired == "running"
         kind, failure = (failure_class(driver.exit_code), driver.failure) if died else (None, None)
-        reason = "died" if died else "stopped"
-        streams.ended(connection, stream, fence, at=driver.ended_at or now, exit_code=driver.exit_code, reason=reason, kind=kind, failure=failure)
+        drained = driver.exit_code == ExitCode.STOPPED if driver.asked else None
+        at, reason = driver.ended_at or now, "died" if died else "stopped"
+        streams.ended(connection, stream, fence, at=at, exit_code=driver.exit_code, reason=reason, kind=kind, failure=failure, drained=drained)
     elif found.decision.verdict in (Verdict.DEAD, Verdict.STOPPED):
         streams.ended(connection, stream, fence, at=now, exit_code=None, reason="died" if found.decision.verdict is Verdict.DEAD else "stopped")
 

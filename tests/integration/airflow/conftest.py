@@ -45,6 +45,11 @@ class Airflow:
         path = f"dags/{dag_id}/dagRuns/{run_id}"
         return wait_for(f"end of {run_id}", lambda: state if (state := self.get(path)["state"]) in ("success", "failed") else None, seconds)
 
+    def log(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """All that a task's first attempt has logged."""
+        answer = self.http.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1", headers={"Accept": "application/json"})
+        return answer.raise_for_status().text.replace("\\n", "\n")
+
     def result(self, dag_id: str, run_id: str, task_id: str) -> Any:
         return self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value", deserialize=True)["value"]
 

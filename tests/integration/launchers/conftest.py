@@ -102,6 +102,27 @@ sys.argv = ["x", "--stream", told["stream"], "--fence", str(told["fence"])]
 )
 
 
+SHADOW = """
+import json, os, socket, sys, time
+from pathlib import Path
+words = (Path.cwd() / "mode").read_text().split()
+said = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+(Path.cwd() / "shadow").write_text(str(os.getpid()))
+if "slow-shadow" in words:
+    socket.socket(fileno=0).recv(1)  # until the line closes
+    (Path.cwd() / "shadow").write_text("ended with its line")
+    sys.exit(1)
+if "deaf-shadow" in words:
+    time.sleep(300)
+if "silent-shadow" not in words:
+    outcome = "incompatible" if "bad-shadow" in words else "compatible"
+    result = {"stream": said["--stream"], "outcome": outcome, "because": f"tried {said['--query']}", "rows": 5}
+    (Path(said["--folder"]) / "result.json").write_text(json.dumps(result))
+if "change" in words:
+    (Path.cwd() / "spark_jobs" / "new.py").write_text("")
+"""
+
+
 class Home:
     """One home with its agent. `mode`: words that jobs and spares obey (deaf, child, exit, poison-STREAM, lost-kafka, quiet, slow-spare, broken-spare)."""
 
@@ -112,6 +133,7 @@ class Home:
         for kind in ("bronze", "silver"):
             (folder / "spark_jobs" / f"{kind}.py").write_text(JOB)
         (folder / "spark_jobs" / "spare.py").write_text(SPARE)
+        (folder / "spark_jobs" / "shadow.py").write_text(SHADOW)
         self.mode("")
         self.runtime = Runtime(
             profile="standard",

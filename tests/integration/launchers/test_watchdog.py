@@ -20,7 +20,7 @@ from k2.launchers import start as protocol
 from k2.launchers.client import AgentClient
 from k2.processes import ProcessId
 from k2.registry.observed import Action, Decision, DriverState, Verdict
-from k2.state import database, incidents, skips, streams, watchers
+from k2.state import audit, database, incidents, skips, streams, watchers
 from k2.supervision import judge, policy
 
 STREAM = "bronze_binance"
@@ -139,9 +139,45 @@ def test_stop_and_start_on_request(watched: Watched) -> None:
     assert list(done) == [STREAM] and (done[STREAM].action, done[STREAM].drained) == (Action.STOP, True)
     assert watched.look()[STREAM].verdict is Verdict.STOPPED
     assert watched.watch() == {} and watched.incidents() == []
-    assert watched.ledger()[-1]["end_reason"] == "stopped"
+    assert (watched.ledger()[-1]["end_reason"], watched.ledger()[-1]["drained"]) == ("stopped", True)
     watched.want("running")
     assert watched.watch()[STREAM].fence == 2
+
+
+@pytest.mark.parametrize("desired", ["stopped", "running"])
+def test_a_driver_that_cannot_drain_is_killed_and_the_ledger_says_so(watched: Watched, monkeypatch: pytest.MonkeyPatch, desired: str) -> None:
+    """A frozen driver does not finish its batch: a stop and a restart end it at the deadline, and nobody is told that it drained."""
+    watched.up()
+    patient = watched.runtime.platform.restart
+    monkeypatch.setitem(patient.__dict__, "drain_timeout_seconds", 1)
+    since = datetime.now(UTC)
+    os.kill(watched.pid(), signal.SIGSTOP)
+    watched.want(desired)
+    done = watched.watch()[STREAM]
+    assert done.drained is False and "did not drain, it was killed at the deadline (exit code -9)" in done.detail
+    row = watched.ledger()[0]
+    assert (row["end_reason"], row["drained"], row["exit_code"]) == ("replaced" if desired == "running" else "stopped", False, -9)
+    with database.connect(watched.runtime, "reader") as connection:
+        assert streams.end_since(connection, STREAM, since) == {"fence": 1, "drained": False, "exit_code": -9}
+        assert streams.end_since(connection, STREAM, datetime.now(UTC)) is None
+
+
+def test_the_audit_log_keeps_how_a_stream_stood(watched: Watched) -> None:
+    """Before and after hold what is wanted, the fence, the verdict and the known checkpoint; adopting forgets that; rows stay as they are."""
+    watched.up()
+    with database.connect(watched.runtime, "control") as connection:
+        streams.want(connection, STREAM, "running", who="ann", action="adopt", reason="restored", adopt=True, request="run 1", approved_by="bob")
+        audit.record(connection, who="ann", action="adopt", target="bronze_kraken", reason="no", before={}, after={}, outcome="rejected", request="run 2")
+    with database.connect(watched.runtime, "reader") as connection:
+        (row,) = audit.recent(connection, STREAM)
+        assert [found["target"] for found in audit.recent(connection)] == ["bronze_kraken", STREAM]
+        assert [found["outcome"] for found in audit.recent(connection, limit=1)] == ["rejected"]
+    common = {"desired": "running", "fence": 1, "verdict": "IDLE"}
+    assert row["before"] == {**common, "generation": 1, "query_id": "q", "batch": 0}
+    assert row["after"] == {**common, "generation": 2, "query_id": None, "batch": None}
+    assert (row["who"], row["approved_by"], row["request"], row["outcome"]) == ("ann", "bob", "run 1", "recorded")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), database.connect(watched.runtime, "control") as connection:
+        connection.execute("UPDATE k2.audit SET who = 'nobody'")
 
 
 def test_a_restart_replaces_the_driver(watched: Watched) -> None:

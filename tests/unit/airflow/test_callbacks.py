@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from k2.airflow import callbacks
+from k2.airflow.control import RequestRefused
 
 
 @pytest.fixture
@@ -36,6 +37,12 @@ def test_failed_task_opens_its_incident(incidents: list[tuple[str, ...]], dag_id
     ((verb, key, found, title, detail),) = incidents
     assert (verb, key, found) == ("open", f"dag:{dag_id}:{task_id}", severity)
     assert dag_id in title and "ValueError: no such table" in detail and "What to do: " in detail
+
+
+def test_a_refused_request_is_no_incident(incidents: list[tuple[str, ...]]) -> None:
+    """Whoever filled in the form reads the answer; nobody else has to know."""
+    callbacks.task_failed(task_context("streams_control", "check", exception=RequestRefused("stream: 'gold' names no stream")))
+    assert incidents == []
 
 
 def test_task_that_vanished_has_no_exception(incidents: list[tuple[str, ...]]) -> None:

@@ -16,9 +16,11 @@ import pytest
 import uvicorn
 
 from k2.airflow import slack
-from k2.alerts.due import REMIND_AFTER, Due, due
+from k2.alerts.due import REMIND_AFTER, due
+from k2.alerts.muting import Telling, plan
 from k2.alerts.slack_simulator import Fault, Workspace, build
 from k2.registry.platform import load_platform
+from k2.registry.windows import Window
 
 AT = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 
@@ -29,9 +31,14 @@ class Incidents:
     def __init__(self, *rows: dict[str, Any]) -> None:
         self.rows = list(rows)
         self.now = AT
+        self.windows: list[Window] = []
 
-    def waiting(self, runtime: object) -> list[tuple[dict[str, Any], Due]]:
-        return [(dict(row), what) for row in self.rows if (what := due(row, self.now)) is not None]
+    def waiting(self, runtime: object) -> Telling:
+        return plan([(dict(row), what) for row in self.rows if (what := due(row, self.now)) is not None], self.windows, {}, self.now)
+
+    def told_in_digest(self, connection: object, incident: dict[str, Any]) -> None:
+        row = next(r for r in self.rows if r["id"] == incident["id"])
+        row |= {"told_opened_at": AT, "told_at": self.now, "told_times": incident["times"], "told_resolved_at": AT if row["resolved_at"] else None}
 
     def told(self, connection: object, incident: dict[str, Any], message: dict[str, Any]) -> None:
         row = next(r for r in self.rows if r["id"] == incident["id"])
@@ -91,6 +98,8 @@ def tell(monkeypatch: pytest.MonkeyPatch, workspace: tuple[Workspace, str]) -> A
         monkeypatch.setattr(slack, "connect", connect)
         monkeypatch.setattr(slack, "waiting", incidents.waiting)
         monkeypatch.setattr(slack, "told", incidents.told)
+        monkeypatch.setattr(slack, "told_in_digest", incidents.told_in_digest)
+        monkeypatch.setattr(slack.windows, "told", lambda connection, number: incidents.windows.clear())
         return slack.tell(SimpleNamespace(platform=load_platform(), airflow="http://127.0.0.1:8080"))  # type: ignore[arg-type]
 
     return run
@@ -179,3 +188,35 @@ def test_missing_connection_is_a_failure_that_says_so(tell: Any, monkeypatch: py
     (found,) = tell(incidents)
     assert not found.ok and "k2_slack" in found.what
     assert len(incidents.waiting(None)) == 1
+
+
+def test_a_window_mutes_then_one_digest_tells_and_an_open_page_pages(tell: Any, workspace: tuple[Workspace, str]) -> None:
+    """Nothing while it is open; afterwards one message of all, one page for what is still open, and the end of a ticket by itself."""
+    died, mended, lags = incident(1), incident(2), incident(3, severity="ticket", title="Stream s3 lags")
+    incidents = Incidents(died, mended, lags)
+    incidents.resolve(2)
+    incidents.windows = [Window(5, "all", AT - timedelta(hours=1), AT + timedelta(hours=1), "ann", "moving the broker")]
+    assert tell(incidents) == [] and workspace[0].messages == []
+    incidents.now = AT + timedelta(hours=1)
+    assert [(t.incident, t.ok) for t in tell(incidents)] == [(None, True), (1, True)]
+    digest, page = workspace[0].messages
+    assert (digest["channel"], digest["text"]) == ("#data-platform", "Maintenance of all is over: 3 incidents")
+    body = str(digest["blocks"])
+    for words in ("Stream s1 died: still open, and it pages now", "Stream s2 died: over after 3 s", "Stream s3 lags: still open", "moving the broker", "ann"):
+        assert words in body
+    assert page["channel"] == "#data-platform-oncall" and tell(incidents) == []
+    incidents.resolve(3)
+    assert [(t.incident, t.what) for t in tell(incidents)] == [(3, "resolved")]
+    assert workspace[0].messages[-1]["text"].startswith("Resolved: Stream s3 lags")
+
+
+def test_a_digest_that_is_refused_keeps_no_page_waiting(tell: Any, workspace: tuple[Workspace, str]) -> None:
+    """The page goes out at once, and the digest with the next run."""
+    incidents = Incidents(incident(1), incident(2))
+    incidents.resolve(2)
+    incidents.now = AT + timedelta(minutes=1)
+    incidents.windows = [Window(5, "all", AT - timedelta(hours=1), AT + timedelta(seconds=30), "ann", "moving the broker")]
+    workspace[0].fault = Fault(times=1, error="channel_not_found")
+    assert [(t.incident, t.ok) for t in tell(incidents)] == [(None, False), (1, True)]
+    assert [(t.incident, t.what, t.ok) for t in tell(incidents)] == [(None, "digest", True)]
+    assert "Stream s2 died: over" in str(workspace[0].messages[-1]["blocks"])

@@ -12,8 +12,8 @@ import pytest
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from k2.airflow import triggers
-from k2.airflow.control import Progress
 from k2.registry.observed import Action, Decision, Verdict
+from k2.supervision.wishes import Progress
 
 SOON = 5.0
 
@@ -51,7 +51,11 @@ def in_loop(scenario: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "trigger", [triggers.StreamsPollTrigger(0.25), triggers.WantedReachedTrigger("running", {"bronze_binance": 3}, "2026-11-21T00:00:00+00:00", 0.5)]
+    "trigger",
+    [
+        triggers.StreamsPollTrigger(0.25),
+        triggers.WantedReachedTrigger("running", {"bronze_binance": 3}, "2026-11-21T00:00:00+00:00", 0.5, "2026-11-20T23:50:00+00:00"),
+    ],
 )
 def test_serialize_round_trip(trigger: BaseTrigger) -> None:
     """The class path and the arguments make an equal trigger again."""
@@ -129,7 +133,7 @@ def test_backoff_has_a_cap() -> None:
 
 
 def reach(monkeypatch: pytest.MonkeyPatch, answers: list[dict[str, Progress] | Exception], *, seconds: float) -> dict[str, Any]:
-    def read(desired: str, wants: dict[str, int]) -> dict[str, Progress]:
+    def read(desired: str, wants: dict[str, int], since: datetime | None) -> dict[str, Progress]:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -153,13 +157,13 @@ LOST = Progress(False, True, "a later request wants it stopped")
 def test_wish_is_reached_when_every_stream_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for the last one, through a database that is away for a moment."""
     answers: list[Any] = [{"a": WAITING, "b": REACHED}, ConnectionError("away"), {"a": REACHED, "b": REACHED}]
-    assert reach(monkeypatch, answers, seconds=60) == {"reached": ["a", "b"], "missing": {}}
+    assert reach(monkeypatch, answers, seconds=60) == {"reached": {"a": "committed", "b": "committed"}, "missing": {}}
     assert len(answers) == 1
 
 
 def test_wish_ends_at_the_deadline_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that does not come up is named with what was last known of it."""
-    assert reach(monkeypatch, [{"a": WAITING, "b": REACHED}], seconds=0.05) == {"reached": ["b"], "missing": {"a": "launched, no commit yet"}}
+    assert reach(monkeypatch, [{"a": WAITING, "b": REACHED}], seconds=0.05) == {"reached": {"b": "committed"}, "missing": {"a": "launched, no commit yet"}}
 
 
 def test_wish_that_was_overtaken_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,4 +174,4 @@ def test_wish_that_was_overtaken_does_not_wait(monkeypatch: pytest.MonkeyPatch) 
 def test_database_away_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be known is not reached."""
     payload = reach(monkeypatch, [ConnectionError("away")], seconds=0.02)
-    assert payload["reached"] == [] and "ConnectionError: away" in payload["missing"]["a"]
+    assert payload["reached"] == {} and "ConnectionError: away" in payload["missing"]["a"]

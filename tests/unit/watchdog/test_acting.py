@@ -10,6 +10,7 @@ import pytest
 
 from k2.launchers.client import AgentUnavailable
 from k2.registry.observed import Action, Decision, Verdict
+from k2.registry.platform import load_platform
 from k2.watchdog import acting
 
 A, B = "bronze_binance", "bronze_kraken"
@@ -36,6 +37,18 @@ def test_act_does_only_what_is_to_be_done(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(acting, "AgentClient", Agent)
     monkeypatch.setattr(acting, "start", start)
     decisions = [Decision(A, Verdict.DEAD, Action.START, "-"), Decision(B, Verdict.DEAD, Action.START, "-"), Decision("c", Verdict.DEAD, Action.WAIT, "-")]
-    failed, done = acting.act(SimpleNamespace(checkpoint=lambda stream: tmp_path / stream), decisions)
+    failed, done = acting.act(SimpleNamespace(checkpoint=lambda stream: tmp_path / stream, platform=load_platform()), decisions)
     assert (failed.stream, failed.ok, failed.detail) == (A, False, "AgentUnavailable: the agent is away")
     assert (done.stream, done.ok, done.fence) == (B, True, 2)
+
+
+def test_stops_come_first_and_readers_stop_before_what_they_read() -> None:
+    """Several streams at once: Silver is stopped before Bronze, then Bronze is started before Silver."""
+    due = [
+        Decision("silver_kraken", Verdict.DEAD, Action.START, "-"),
+        Decision("bronze_kraken", Verdict.STOPPING, Action.REPLACE, "-"),
+        Decision("bronze_binance", Verdict.STOPPING, Action.STOP, "-"),
+        Decision("silver_binance", Verdict.STOPPING, Action.STOP, "-"),
+    ]
+    ordered = acting.in_turn(due, load_platform())
+    assert [d.stream for d in ordered] == ["silver_binance", "bronze_binance", "bronze_kraken", "silver_kraken"]

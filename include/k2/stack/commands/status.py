@@ -78,6 +78,10 @@ def render(status: PlatformStatus) -> Group:
             parts.append(f"\n[red]{incident['severity']}[/] {what}")
         if not status.incidents:
             parts.append("\nNo open incidents.")
+        for window in status.windows:
+            when = f"{window.starts_at:%Y-%m-%d %H:%M} to {window.ends_at:%H:%M} UTC"
+            what = f"Maintenance of {window.scope}, {when}, by {window.who}: {window.reason}. Incidents are told at its end."
+            parts.append(f"[yellow]{escape(what)}[/]")
     parts.append(f"Profile {status.profile}. " + (f"Airflow: {status.airflow}" if status.airflow else "Airflow does not run."))
     if not status.supervised:
         parts.append("[red]The supervisor does not run, so nothing that crashes is started again:[/] ./k2 up starts it.")
