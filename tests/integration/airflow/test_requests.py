@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import psycopg
@@ -85,6 +86,7 @@ def test_an_approved_stop_is_done_and_says_whether_it_drained(platform_stack: Ru
         wait_for(f"driver of {stream}", lambda stream=stream: committing(platform_stack, stream), UP)
     run = asked(ui, stream="silver", action="stop")
     waits(ui, run)
+    time.sleep(5)  # no person answers while the question is still being written down
     path = f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
     ui.http.patch(path, json={"chosen_options": ["Approve"], "params_input": {}}).raise_for_status()
     assert ui.finished(DAG, run, 180) == "success"

@@ -20,6 +20,7 @@ from k2.launchers import start as protocol
 from k2.launchers.client import AgentClient
 from k2.processes import ProcessId
 from k2.registry.observed import Action, Decision, DriverState, Verdict
+from k2.registry.wishes import Wish
 from k2.state import audit, database, incidents, skips, streams, watchers
 from k2.supervision import judge, policy
 
@@ -375,16 +376,20 @@ def test_a_batch_that_fails_twice_in_the_same_way_is_held_until_a_person_skips_i
     assert page["severity"] == "page" and "trades partition 2 offset 40" in page["detail"]
     assert all(incident["resolved_at"] for incident in watched.incidents() if incident["key"] == f"stream:{silver}")
     wish = {"who": "ann", "reason": "a record that nobody needs"}
-    with pytest.raises(ValueError, match="is a Bronze stream"):
-        control.record(watched.runtime, [bronze], control.Wish.SKIP_POISON, **wish)
-    with pytest.raises(ValueError, match="is not held as POISONED"):
-        control.record(watched.runtime, ["silver_kraken"], control.Wish.SKIP_POISON, **wish)
-    control.record(watched.runtime, [silver], control.Wish.SKIP_POISON, **wish)
+    for stream, words in ((bronze, "is a Bronze stream"), ("silver_kraken", "only a stream that is held as POISONED needs that")):
+        with pytest.raises(control.RequestRefused, match=words):
+            control.check(watched.runtime, control.Request(Wish.SKIP_POISON, stream, run_id="run", **wish))
+    request = control.Request(Wish.SKIP_POISON, silver, run_id="run", **wish)
+    asked = control.check(watched.runtime, request)
+    assert asked.risky and "offset 40" in asked.body
+    with pytest.raises(control.RequestRefused, match="needs an approval, and nobody gave one"):
+        control.record(watched.runtime, request)
+    control.record(watched.runtime, request, approved_by="bob")
     with database.connect(watched.runtime, "reader") as connection:
         (skip,) = skips.of(connection, silver)
-        (audit,) = connection.execute("SELECT who, action, reason FROM k2.audit").fetchall()
+        (row,) = connection.execute("SELECT who, action, reason, approved_by FROM k2.audit").fetchall()
     assert (skip.batch, skip.records) == (1, {"trades": {"2": [[40, 40]]}})
-    assert audit == {"action": "skip-poison", **wish}
+    assert row == {"action": "skip-poison", "approved_by": "bob", **wish}
     watched.home.mode("")
     assert {name: done.fence for name, done in watched.watch().items()} == {silver: 4}
     watched.commit(silver, 1)
