@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -11,7 +11,8 @@ from k2 import ledger
 from k2.launchers.spares import read_spares
 from k2.registry.observed import Head, Observation, Reading, Verdict
 from k2.registry.runtime import Runtime
-from k2.state import certificates, database, incidents, verdicts, watchers
+from k2.registry.windows import Window
+from k2.state import audit, certificates, database, incidents, verdicts, watchers, windows
 from k2.state.database import Connection
 from k2.supervision import explain
 from k2.supervision.edges import HEALTHY
@@ -118,6 +119,8 @@ class Board:
     """Whether each living spare is warm."""
     spares_wanted: int
     account: ledger.Account
+    windows: list[Window] = field(default_factory=list)
+    """The maintenance windows that are open: people are not told of incidents at once."""
 
     @property
     def tone(self) -> Tone:
@@ -137,6 +140,7 @@ class Board:
                 {key: incident[key] for key in ("id", "key", "severity", "title", "detail")} | {"opened_at": incident["opened_at"].isoformat()}
                 for incident in self.incidents
             ],
+            "windows": [{key: _iso(value) for key, value in asdict(window).items()} for window in self.windows],
             "spares": {"wanted": self.spares_wanted, "warm": sum(self.spares.values()), "warming_up": len(self.spares) - sum(self.spares.values())},
         }
 
@@ -172,8 +176,8 @@ def read_stream(runtime: Runtime, name: str, now: datetime) -> tuple[Board, Stre
         connection.execute(f"SET LOCAL statement_timeout = {ANSWER_MS}")
         board = _board(connection, runtime, now)
         launches = connection.execute("SELECT * FROM k2.launches WHERE stream = %s ORDER BY fence DESC LIMIT %s", (name, SHOWN)).fetchall()
-        audit = connection.execute("SELECT * FROM k2.audit WHERE target = %s ORDER BY id DESC LIMIT %s", (name, SHOWN)).fetchall()
-    return board, StreamPage(board.streams[name], launches, audit)
+        asked = audit.recent(connection, name, SHOWN)
+    return board, StreamPage(board.streams[name], launches, asked)
 
 
 def tone_of(verdict: str, late: bool) -> Tone:
@@ -228,6 +232,7 @@ def _board(connection: Connection, runtime: Runtime, now: datetime) -> Board:
         spares={name: warm for name, (_, warm) in read_spares(runtime).items()},
         spares_wanted=platform.spares.count,
         account=account,
+        windows=[window for window in windows.unfinished(connection) if window.open_at(now)],
     )
 
 

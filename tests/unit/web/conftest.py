@@ -10,6 +10,7 @@ import pytest
 from k2.ledger import Account
 from k2.registry.observed import Checkpoint, Driver, DriverState, Head, Observation, Outage, QueryStatus, Reading, Wanted
 from k2.registry.platform import Platform, load_platform
+from k2.registry.windows import Window
 from k2.supervision.budget import budget
 from k2.supervision.ledger import entries, summarize
 from k2.web.board import Board, StreamPage, StreamRow, Watcher, tone_of
@@ -151,6 +152,7 @@ def sample(platform: Platform) -> Board:
         spares={"1": True, "2": False},
         spares_wanted=2,
         account=account,
+        windows=[Window(1, "silver", before(60), NOW + timedelta(hours=1), "admin", "new disks")],
     )
 
 
@@ -164,6 +166,8 @@ def stream_page(sample: Board) -> StreamPage:
         "action": "restart",
         "target": "bronze_binance",
         "reason": "new code: " + NASTY,
+        "outcome": "recorded",
+        "approved_by": "someone",
         "before": {"desired": "running", "generation": 2, "fence": 1},
         "after": {"desired": "running", "generation": 3, "fence": 1},
     }

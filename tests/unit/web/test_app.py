@@ -118,6 +118,7 @@ def test_the_board_shows_each_condition(browser: TestClient) -> None:
     assert "last judged IDLE" in html and '<span class="pill good">IDLE</span>' not in html, "a verdict of minutes ago is none"
     assert "The watchdog looked" in html and "it is late" in html and "The watchdog is late" in html
     assert "48,201 rows" in html and "fence 5, spare" in html and "812 of 1,300 MiB" in html
+    assert "Maintenance of <b>silver</b> until" in html and "by admin: new disks" in html
     assert "1 of 2 spares warm, 1 warming up" in html
     assert "4.0 s, 21.5 s" in html and "201.0 min" in html
     assert '<span class="pill good">green</span>' in html and "The certificate of silver_binance is red: rows: batch 40 has 117 rows" in html
@@ -131,6 +132,7 @@ def test_the_page_of_a_stream_shows_what_led_to_its_verdict(browser: TestClient)
     assert "<i>lag_rows</i> 118" in html and "market.crypto.trades 0:12345 1:12346" in html
     assert "<title>recovered after 19.6 s</title>" in html and "3 → 4" in html
     assert "after 1.7 s" in html and "desired running, generation 2, fence 1" in html
+    assert "recorded, approved by someone" in html
     assert "./k2 explain bronze_binance" in html and 'href="/dags/streams_control"' in html and 'href="/k2/runbook#what-a-verdict-means"' in html
 
 
