@@ -36,7 +36,7 @@ from jvm import QueryEvents, listen
 from k2.checkpoints.clone import clone
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.registry.platform import ConfigError
-from k2.registry.runtime import RuntimeMissing, load_runtime
+from k2.registry.runtime import load_runtime
 from k2.registry.shadow import Outcome, Shadow
 from session import start_session
 from silver_writer import SilverWriter
@@ -125,11 +125,12 @@ def main() -> NoReturn:
         rows = shadow(arguments.stream, arguments.query, folder)
         because = f"{rows} rows went through its plan" if rows else "its plan was accepted; there was nothing to read"
         found = Shadow(arguments.stream, Outcome.COMPATIBLE, because, rows)
-    except (Refused, ConfigError, RuntimeMissing, CheckpointUnreadable) as error:
+    except (Refused, ConfigError) as error:
         found = Shadow(arguments.stream, Outcome.INCOMPATIBLE, str(error))
     except Exception as error:
         traceback.print_exc()
-        found = Shadow(arguments.stream, Outcome.UNKNOWN, str(error) if isinstance(error, NotTried) else f"{type(error).__name__}: {error}"[:MAX_REASON])
+        known = isinstance(error, (NotTried, CheckpointUnreadable))
+        found = Shadow(arguments.stream, Outcome.UNKNOWN, (str(error) if known else f"{type(error).__name__}: {error}")[:MAX_REASON])
     (folder / "result.json").write_text(json.dumps(asdict(found)))
     print(f"{found.outcome}: {found.because}", file=sys.stderr, flush=True)
     os._exit(0)  # the JVM ends when its standard input closes

@@ -100,7 +100,7 @@ class ProveUpgrade(BaseOperator):
             return {"needed": False}
         found = control.prove(load_runtime(), request)
         self.log.info("%s fits its checkpoint, after %s s: %s", found.stream, found.seconds, found.because)
-        return asdict(found) | {"needed": True}
+        return asdict(found) | {"outcome": str(found.outcome), "needed": True}
 
 
 class RecordWish(BaseOperator):

@@ -397,6 +397,28 @@ def test_a_batch_that_fails_twice_in_the_same_way_is_held_until_a_person_skips_i
     assert [i["key"] for i in watched.incidents() if i["resolved_at"] is None] == [f"held:{bronze}"]
 
 
+def test_an_upgrade_is_recorded_only_when_its_shadow_has_passed(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shadow that fails leaves the driver as it is, with the reason in the audit log; one that passes lets the next fence take over, once."""
+    monkeypatch.setenv("K2_PLATFORM", watched.home.environment["K2_PLATFORM"])
+    watched.up()
+    before = watched.pid()
+    request = control.Request(Wish.UPGRADE, STREAM, "the decoder was mended", "ann", "run 1")
+    watched.home.mode("bad-shadow")
+    with pytest.raises(control.RequestRefused, match="its running driver was not touched: .* does not fit its checkpoint: tried q"):
+        control.prove(watched.runtime, request)
+    with pytest.raises(control.RequestRefused, match="is not what was tried"):
+        control.record(watched.runtime, request)
+    assert watched.watch() == {} and watched.pid() == before
+    watched.home.mode("")
+    found = control.prove(watched.runtime, request)
+    control.record(watched.runtime, request, proven=found.made_of)
+    done = watched.watch()[STREAM]
+    assert (done.action, done.fence, done.drained) == (Action.REPLACE, 2, True) and watched.pid() != before
+    with database.connect(watched.runtime, "reader") as connection:
+        rows = audit.recent(connection, STREAM)
+    assert [row["outcome"] for row in rows] == ["recorded", "incompatible"] and "tried q" in rows[1]["after"]["because"]
+
+
 def test_a_crash_loop_is_held(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five deaths without a commit in between: held and paged, a start on request empties the bucket, and what a dependency did does not fill it."""
     monkeypatch.setattr(policy, "backoff", lambda *_: timedelta(0))
