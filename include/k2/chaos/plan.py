@@ -65,6 +65,8 @@ class Rule:
     """How long it is held; 0 for one that is done at once."""
     until_found: bool = False
     """It is held until the watchdog has found it, and for `lasts_seconds` at most."""
+    waits: bool = False
+    """It waits for its moment (a batch, a warm spare) and is done at once then: seconds count from there."""
     new_driver: bool = False
     """The stream is not back before it has another driver."""
 
@@ -75,13 +77,13 @@ RULES: Mapping[Kind, Rule] = {
     Kind.DRIVER_KILL: Rule(Target.STREAM, DEATH, weight=4, new_driver=True),
     Kind.DRIVER_TERM: Rule(Target.STREAM, DEATH, new_driver=True),
     Kind.DRIVER_OOM: Rule(Target.STREAM, DEATH, new_driver=True),
-    Kind.DRIVER_FREEZE: Rule(Target.STREAM, HANG, lasts_seconds=180, until_found=True, new_driver=True),
+    Kind.DRIVER_FREEZE: Rule(Target.STREAM, HANG, lasts_seconds=180, until_found=True, waits=True, new_driver=True),
     Kind.DRIVER_ZOMBIE: Rule(Target.STREAM, HANG, new_driver=True),
     Kind.DOUBLE_START: Rule(Target.STREAM, HANG),
     Kind.WRITE_BLOCKED: Rule(Target.SILVER, HANG, lasts_seconds=180, until_found=True, new_driver=True),
-    Kind.BROKER_HOLE: Rule(Target.PROXIED, HANG, lasts_seconds=180, until_found=True, new_driver=True),
-    Kind.BROKER_RESET: Rule(Target.PROXIED, HANG, lasts_seconds=10),
-    Kind.BROKER_SLOW: Rule(Target.PROXIED, HANG, lasts_seconds=15, weight=1),
+    Kind.BROKER_HOLE: Rule(Target.PROXIED, HANG, lasts_seconds=180, until_found=True, waits=True, new_driver=True),
+    Kind.BROKER_RESET: Rule(Target.PROXIED, HANG, lasts_seconds=10, waits=True),
+    Kind.BROKER_SLOW: Rule(Target.PROXIED, HANG, lasts_seconds=15, weight=1, waits=True),
     Kind.BROKER_STOP: Rule(Target.PART, HANG),
     Kind.BROKER_FREEZE: Rule(Target.PART, HANG, lasts_seconds=15),
     Kind.REGISTRY_KILL: Rule(Target.PART, PART, weight=1),
@@ -94,8 +96,8 @@ RULES: Mapping[Kind, Rule] = {
     Kind.TWO_WATCHDOGS: Rule(Target.STREAM, DEATH, new_driver=True),
     Kind.AGENT_KILL: Rule(Target.PART, PART),
     Kind.AGENT_FREEZE: Rule(Target.PART, PART, lasts_seconds=10),
-    Kind.SPARE_KILL: Rule(Target.PART, PART, weight=1),
-    Kind.SPARE_FREEZE: Rule(Target.STREAM, DEATH, weight=1, new_driver=True),
+    Kind.SPARE_KILL: Rule(Target.PART, PART, weight=1, waits=True),
+    Kind.SPARE_FREEZE: Rule(Target.STREAM, DEATH, weight=1, waits=True, new_driver=True),
     Kind.FEED_KILL: Rule(Target.FEED, PART),
     Kind.FEED_FREEZE: Rule(Target.FEED, PART, lasts_seconds=10, weight=1),
     Kind.DISK_FULL: Rule(Target.PART, 150.0, lasts_seconds=8, weight=1),

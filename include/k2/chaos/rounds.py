@@ -58,7 +58,11 @@ class Rounds:
         except FAILED_TO_HURT as error:
             hurt.append((f"{type(error).__name__}: {error}", began))
             skipped = True
-        over, healed = datetime.now(UTC), time.monotonic() - started
+        over = datetime.now(UTC)
+        if hurt and all(fault.rule.waits for fault in planned.faults):
+            waited = min(at for _, at in hurt) - began
+            began, started = began + waited, started + waited.total_seconds()
+        healed = time.monotonic() - started
         limit = max(fault.rule.limit_seconds for fault in planned.faults)
         replaced = {fault.target for fault in planned.faults if fault.rule.new_driver and not skipped}
         ill = self._back(over, limit, replaced)

@@ -177,7 +177,8 @@ def _behind(
         where = "its trigger is dead" if status.message.startswith("Waiting for next trigger") else "it hangs at its source"
         quiet = (now - status.last_event_at).total_seconds()
         return again(Verdict.HUNG_SOURCE, f"{because}; nothing is planned and its query has said nothing for {quiet:.0f} s; {where}: {status.message}")
-    if _found_nothing(wanted, committed_at, limit, now):
+    awake = status.last_event_at is not None and now - status.last_event_at < quiet_limit(spec) * 2 / 3
+    if awake and _found_nothing(wanted, committed_at, limit, now):
         return conclude(Verdict.HEAD_MISMATCH, Action.NONE, f"{because}; its query is awake and finds nothing to read: {status.message}")
     return conclude(Verdict.PROGRESSING, Action.NONE, because)
 

@@ -118,6 +118,8 @@ def test_a_query_that_is_awake_and_finds_nothing() -> None:
     """Behind by the last verdicts for longer than a batch may take, and its events are fresh: told, never restarted."""
     assert verdict(wanted=standing(Verdict.PROGRESSING, 44)) == (Verdict.PROGRESSING, Action.NONE)
     assert verdict(wanted=standing(Verdict.PROGRESSING, 46)) == (Verdict.HEAD_MISMATCH, Action.NONE)
+    quiet = {"wanted": standing(Verdict.PROGRESSING, 46), "status": replace(STATUS, last_event_at=ago(25))}
+    assert verdict(**quiet) == (Verdict.PROGRESSING, Action.NONE), "it may be about to be called hung"
     assert verdict(wanted=standing(Verdict.HEAD_MISMATCH, 1)) == (Verdict.HEAD_MISMATCH, Action.NONE)
     commits = replace(CAUGHT_UP, last_commit_at=ago(5))
     assert verdict(wanted=standing(Verdict.PROGRESSING, 5000), checkpoint=commits) == (Verdict.PROGRESSING, Action.NONE)
