@@ -11,13 +11,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from k2.chaos import show
 from k2.chaos.journal import Result
 from k2.chaos.place import Place
 from k2.chaos.plan import Fault, Kind, Round
 from k2.chaos.proof import prove
 from k2.chaos.rounds import Rounds
-from k2.chaos.show import summary
 from k2.demo.market import Market
 from k2.registry.runtime import Runtime, load_runtime
 from k2.stack import control
@@ -86,7 +87,8 @@ def test_eight_faults(platform: Runtime) -> None:
         run((Kind.TASK_KILL, "bronze_kraken"))
     Market(platform).pause()
     proof = prove(platform, 120)
-    assert summary(results, proof) == "[bold green]0 lost, 0 doubled, 0 stale commits, 8 faults, all streams back[/]"
+    Console(width=160).print(*show.proof(proof), show.summary(results, proof), sep="\n")
+    assert show.summary(results, proof) == "[bold green]0 lost, 0 doubled, 0 stale commits, 8 faults, all streams back[/]"
     _hangs_were_understood(platform, hung)
 
 
