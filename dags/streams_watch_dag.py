@@ -14,6 +14,8 @@ only DAG that starts or stops a stream. `./k2 explain STREAM` shows what it sees
 Within about two seconds of a change: a trigger in the triggerer polls all streams and creates an event on the asset
 `k2_streams`. Also every minute by the clock, in case the trigger is down, and at once after `streams_control`.
 One run at a time: while a stream is being drained, which may take a minute, the next look waits.
+A poll that has not looked for a minute is a ticket, which a run opens and resolves. When neither it nor a run has looked for
+two minutes, the host agent pages by itself.
 
 ## What a failure means
 `watch` failed: nobody restarts streams until a run succeeds; the streams themselves go on. `tell` failed: Slack did not

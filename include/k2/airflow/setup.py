@@ -4,7 +4,7 @@ It migrates the database when needed and writes the connections and pools of the
 AIRFLOW_HOME/k2-setup.json; while that and three queries show that all is still there, nothing is imported and it ends in
 a fraction of a second.
 
-The Slack token is read from the file `slack_token` in the platform's secrets (mode 0600), unless the stand-in is used.
+The Slack token is that of k2.alerts.direct: the file `slack_token` in the platform's secrets, or the stand-in's.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 import psycopg
 
+from k2.alerts.direct import slack_access
 from k2.registry.runtime import Runtime, load_runtime
 
-STAND_IN_TOKEN = "xoxb-stand-in"  # noqa: S105 - the stand-in takes any token of this form
 STAMP = "k2-setup.json"
 POOLS = {"k2_readers": (1, "Reports that hold table metadata in memory: one at a time")}
 
@@ -51,15 +51,12 @@ class Desired:
 
 def desired(runtime: Runtime) -> Desired:
     """From the runtime and its secrets. Without a stand-in and without a token there is no Slack connection."""
-    token = None
-    extra: dict[str, Any] = {"timeout": 10}
-    if runtime.slack_api is not None:
-        token = STAND_IN_TOKEN
-        extra["base_url"] = f"{runtime.slack_api.rstrip('/')}/api/"
-    elif (file := runtime.secrets / "slack_token").is_file():
-        token = file.read_text().strip()
+    access = slack_access(runtime)
     name = runtime.platform.alerts.slack_connection
-    connections = (Connection(name, token, extra),) if token else ()
+    extra: dict[str, Any] = {"timeout": 10}
+    if access is not None and access.base_url is not None:
+        extra["base_url"] = access.base_url
+    connections = (Connection(name, access.token, extra),) if access is not None else ()
     return Desired(importlib.metadata.version("apache-airflow"), connections, POOLS)
 
 

@@ -50,9 +50,13 @@ class StreamsPollTrigger(BaseEventTrigger):
                 except Exception as error:  # a trigger that raises is started again every two seconds, for ever and in silence
                     failures += 1
                     log.exception("The poll of the streams failed, %s in a row", failures)
+                    pause = min(BACKOFF_CAP_SECONDS, self.interval_seconds * 2**failures)
+                    why = f"{failures} polls in a row failed, the next one is in {pause:.0f} s: {type(error).__name__}: {error}"
+                    if failures >= TELL_AFTER_FAILURES:
+                        await asyncio.to_thread(_say_failing, why)
                     if failures == TELL_AFTER_FAILURES:
-                        yield _event([], {"poll": f"{failures} polls in a row failed: {type(error).__name__}: {error}"})
-                    await asyncio.sleep(min(BACKOFF_CAP_SECONDS, self.interval_seconds * 2**failures))
+                        yield _event([], {"poll": why})
+                    await asyncio.sleep(pause)
                     continue
                 failures = 0
                 if due:
@@ -109,6 +113,18 @@ class WantedReachedTrigger(BaseTrigger):
 
 def _event(streams: list[str], because: dict[str, str]) -> TriggerEvent:
     return TriggerEvent({"at": datetime.now(UTC).isoformat(), "streams": streams, "because": because})
+
+
+def _say_failing(why: str) -> None:
+    """Leave a note for whoever looks: that the poll backs off, and why. The runs of streams_watch make an incident of it when it lasts."""
+    from k2.registry.runtime import load_runtime
+    from k2.state import database, watchers
+
+    try:
+        with database.connect(load_runtime(), "control") as connection:
+            watchers.failing(connection, "poll", why)
+    except Exception as error:
+        log.error("That the poll fails could not be written down: %s", error)
 
 
 def _new_poll() -> Any:

@@ -27,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from k2.launchers.deadman import DeadManSwitch
 from k2.launchers.fleet import Fleet, StaleFence, UnknownDriver
 from k2.launchers.shadows import DEADLINE_SECONDS, ShadowRefused, Shadows
 from k2.registry.observed import Driver
@@ -42,8 +43,8 @@ class AgentRuns(RuntimeError):
     """Another agent serves this home."""
 
 
-def application(fleet: Fleet) -> Starlette:
-    """The agent's HTTP interface over a fleet."""
+def application(fleet: Fleet, switch: DeadManSwitch | None = None) -> Starlette:
+    """The agent's HTTP interface over a fleet, with the dead man's switch beside it."""
     shadows = Shadows(fleet.runtime)
 
     def deadline(body: dict[str, Any]) -> float:
@@ -53,6 +54,9 @@ def application(fleet: Fleet) -> Starlette:
         version, wait = request.query_params.get("version"), request.query_params.get("wait", "0")
         if version is not None:
             await fleet.changed(_number(version, int, "version"), min(_number(wait, float, "wait"), MAX_WAIT_SECONDS))
+        fleet.notice()
+        if version is not None and "changed" in request.query_params and int(version) == fleet.version:
+            return JSONResponse({"version": fleet.version})
         return JSONResponse({"version": fleet.version, "drivers": DRIVERS.dump_python(fleet.drivers(), mode="json")})
 
     async def start(request: Request) -> Response:
@@ -89,6 +93,8 @@ def application(fleet: Fleet) -> Starlette:
         fleet.adopt()
         shutil.rmtree(shadows.folder, ignore_errors=True)  # of an agent that was killed
         chores = [asyncio.create_task(fleet.measure()), asyncio.create_task(fleet.spares.keep())]
+        if switch is not None:
+            chores.append(asyncio.create_task(switch.watch()))
         yield
         for chore in chores:
             chore.cancel()
@@ -166,7 +172,7 @@ def listen(path: Path) -> socket.socket:
 async def serve(runtime: Runtime) -> None:
     """Serve until SIGTERM or SIGINT; the drivers live on."""
     listener = listen(runtime.agent_socket)
-    config = uvicorn.Config(application(Fleet(runtime)), lifespan="on", access_log=False, log_config=None, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(application(Fleet(runtime), DeadManSwitch(runtime)), lifespan="on", access_log=False, log_config=None, timeout_graceful_shutdown=2)
     await uvicorn.Server(config).serve(sockets=[listener])
 
 

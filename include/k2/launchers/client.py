@@ -57,11 +57,19 @@ class AgentClient:
     def fleet(self, *, version: int | None = None, wait_seconds: float = 0.0) -> Snapshot:
         """The drivers now; with a `version`, as soon as they differ from it or after the wait."""
         query: dict[str, float] = {} if version is None else {"version": version, "wait": wait_seconds}
-        answer = self._call("GET", "/drivers", params=query, timeout=ANSWER_SECONDS + wait_seconds)
-        try:
-            return Snapshot(int(answer["version"]), _DRIVERS.validate_python(answer["drivers"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise AgentUnavailable(f"the host agent's list of drivers cannot be read: {error}") from error
+        return _snapshot(self._call("GET", "/drivers", params=query, timeout=ANSWER_SECONDS + wait_seconds))
+
+    def wait_for_change(self, version: int, wait_seconds: float) -> None:
+        """Return as soon as the agent's drivers are not as at `version`, or after the wait."""
+        self._call("GET", "/drivers", params={"version": version, "wait": wait_seconds, "changed": 1}, timeout=ANSWER_SECONDS + wait_seconds)
+
+    def changes(self, version: int | None) -> Snapshot | None:
+        """The drivers now; None when they are still as at `version`. Memory changes no version."""
+        query: dict[str, int] = {} if version is None else {"version": version, "changed": 1}
+        answer = self._call("GET", "/drivers", params=query)
+        if version is not None and "drivers" not in answer and answer.get("version") == version:
+            return None
+        return _snapshot(answer)
 
     def drivers(self) -> dict[str, list[Driver]]:
         """Per stream the newest driver, then every older one that still runs. A stream never started is missing."""
@@ -113,6 +121,13 @@ class AgentClient:
         if response.status_code != 200:
             raise AgentUnavailable(f"the host agent failed at {method} {path}: {response.status_code} {answer}")
         return dict(answer)
+
+
+def _snapshot(answer: dict[str, Any]) -> Snapshot:
+    try:
+        return Snapshot(int(answer["version"]), _DRIVERS.validate_python(answer["drivers"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise AgentUnavailable(f"the host agent's list of drivers cannot be read: {error}") from error
 
 
 def _stopped(answer: dict[str, Any]) -> Stopped:

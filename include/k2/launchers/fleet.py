@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -61,7 +62,8 @@ class Fleet:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.version = 0
+        # Of no other agent: whoever knows another one's version must not take this one's for the same.
+        self.version = secrets.randbits(40)
         self.spares = Spares(runtime)
         self._tracked: dict[tuple[str, int], _Tracked] = {}
         self._highest: dict[str, int] = {}
@@ -96,6 +98,13 @@ class Fleet:
             if stream not in found or tracked.running:
                 found.setdefault(stream, []).append(self._describe(tracked))
         return found
+
+    def notice(self) -> None:
+        """Look whether drivers that were started began to listen: that is a change too."""
+        for tracked in self._tracked.values():
+            if tracked.running and tracked.status_url is None and (url := self._status_url(tracked.record)):
+                tracked.status_url = url
+                self._touch()
 
     async def changed(self, version: int, wait_seconds: float) -> None:
         """Return when the fleet is no longer at `version`, or after the wait."""
@@ -278,8 +287,6 @@ class Fleet:
 
     def _describe(self, tracked: _Tracked) -> Driver:
         record = tracked.record
-        if tracked.running and tracked.status_url is None:
-            tracked.status_url = self._status_url(record)
         return Driver(
             state=DriverState.RUNNING if tracked.running else DriverState.EXITED,
             fence=record.fence,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from k2.launchers.client import AgentClient
@@ -14,8 +14,8 @@ from k2.registry.observed import Driver, DriverState, Reading
 class Drivers:
     """Per stream the newest driver, and older ones that still run. `version` is the agent's, None when it is silent."""
 
-    newest: dict[str, Reading[Driver]]
-    others: dict[str, tuple[Driver, ...]]
+    newest: Mapping[str, Reading[Driver]]
+    others: Mapping[str, tuple[Driver, ...]]
     version: int | None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlparse
+
+from pydantic_core import from_json
 
 from k2.registry.observed import Head
 
@@ -39,7 +41,8 @@ class TableHeads:
         """Raises OSError or ValueError when the metadata file cannot be read."""
         kept = self._seen.get(table)
         if kept is None or kept[0] != metadata_location:
-            kept = self._seen[table] = metadata_location, main_branch(json.loads(local_file(metadata_location).read_bytes()))
+            known = {snapshot.id: snapshot for snapshot in kept[1]} if kept else {}
+            kept = self._seen[table] = metadata_location, main_branch(from_json(local_file(metadata_location).read_bytes()), known)
         return kept[1]
 
 
@@ -51,13 +54,17 @@ def local_file(location: str) -> Path:
     return Path(unquote(parts.path))
 
 
-def main_branch(metadata: Mapping[str, Any]) -> list[Snapshot]:
-    """The retained snapshots of main, newest first; empty for a table without rows."""
+def main_branch(metadata: Mapping[str, Any], known: Mapping[int, Snapshot] = MappingProxyType({})) -> list[Snapshot]:
+    """The retained snapshots of main, newest first; empty for a table without rows. A snapshot never changes: `known` ones are taken over."""
     by_id = {s["snapshot-id"]: s for s in metadata.get("snapshots", [])}
     found = []
     current = metadata.get("current-snapshot-id")
     while current in by_id:
         raw = by_id.pop(current)
+        if current in known:
+            found.append(known[current])
+            current = raw.get("parent-snapshot-id")
+            continue
         summary = raw.get("summary", {})
         found.append(
             Snapshot(

@@ -10,9 +10,10 @@ from types import TracebackType
 
 import httpx
 
-from k2.checkpoints.reader import read_tail
+from k2.checkpoints.tails import Tails
 from k2.launchers.client import NO_TLS, AgentClient
 from k2.probes import iceberg, kafka
+from k2.probes.changes import DriverChanges, WantedChanges
 from k2.probes.driver import Drivers, drivers
 from k2.probes.reading import failed, read
 from k2.probes.state import StateProbe
@@ -25,8 +26,10 @@ from k2.registry.runtime import Runtime
 class Quick:
     """The two readings without which nothing may be done to a stream; cheap enough for several times a second."""
 
-    wanted: dict[str, Reading[Wanted]]
+    wanted: Mapping[str, Reading[Wanted]]
     drivers: Drivers
+    changed: set[str] | None = None
+    """Streams of which one of the two changed since the look before; None when that is not known."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Observer:
         self._http = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False, verify=NO_TLS)
         self._kafka = kafka.KafkaHeads(runtime.kafka)
         self._tables = iceberg.TableHeads()
+        self._tails = Tails()
+        self._wanted = WantedChanges(self.state)
+        self._drivers = DriverChanges(self._agent)
 
     def __enter__(self) -> Observer:
         return self
@@ -80,27 +86,41 @@ class Observer:
         names = list(names)
         return Quick(self.state.wanted(names), drivers(self._agent, names))
 
+    def changes(self, names: Iterable[str]) -> Quick:
+        """The same, in the same order, for who asks several times a second: read again only where it changed, and confirmed each time."""
+        wanted, rewritten = self._wanted.look()
+        found, moved = self._drivers.look(names)
+        return Quick(wanted, found, None if rewritten is None or moved is None else rewritten | moved)
+
     def wait_for_change(self, version: int | None, wait_seconds: float) -> None:
         """Return as soon as the agent's list of drivers is not at `version`, or after the wait."""
         started = time.monotonic()
-        answer = read(lambda: self._agent.fleet(version=version, wait_seconds=wait_seconds)) if version is not None else None
-        if answer is None or answer.value is None:
+        answer = read(lambda: self._agent.wait_for_change(version, wait_seconds)) if version is not None else None
+        if answer is None or not answer.known:
             time.sleep(max(0.0, wait_seconds - (time.monotonic() - started)))
 
     def progress(self, newest: Mapping[str, Reading[Driver]]) -> dict[str, Progress]:
         """How the query of each stream fares, given its driver."""
-        status = statuses(self._http, newest)
-        checkpoints = {name: read(lambda name=name: read_tail(self.runtime.checkpoint(name))) for name in newest}
-        heads = self._kafka_heads(checkpoints) | self._table_heads(checkpoints)
-        waits = any(reading.value is not None and reading.value.waits_for == "schema_registry" for reading in status.values())
-        registry = read(self._registry_answers) if waits else None
+        status = statuses(newest)
+        checkpoints = self.checkpoints(newest)
+        heads = self.kafka_heads(checkpoints) | self.table_heads(checkpoints)
+        registry = self.registry(status.values())
         return {name: Progress(status[name], checkpoints[name], heads[name], registry) for name in newest}
+
+    def checkpoints(self, names: Iterable[str]) -> dict[str, Reading[Checkpoint]]:
+        return {name: read(lambda name=name: self._tails.read(self.runtime.checkpoint(name))) for name in names}
+
+    def registry(self, words: Iterable[Reading[QueryStatus]]) -> Reading[bool] | None:
+        """Whether the schema registry answers; None when none of these drivers waits for it."""
+        waits = any(reading.value is not None and reading.value.waits_for == "schema_registry" for reading in words)
+        return read(self._registry_answers) if waits else None
 
     def _registry_answers(self) -> bool:
         self._http.get(f"{self.runtime.schema_registry}/subjects").raise_for_status()
         return True
 
-    def _kafka_heads(self, checkpoints: Mapping[str, Reading[Checkpoint]]) -> dict[str, Reading[Head]]:
+    def kafka_heads(self, checkpoints: Mapping[str, Reading[Checkpoint]]) -> dict[str, Reading[Head]]:
+        """Of those streams that read a topic."""
         platform = self.runtime.platform
         topics = {name: platform.exchanges[platform.streams[name].exchange].topic for name in checkpoints if platform.streams[name].reads is None}
         if not topics:
@@ -114,7 +134,8 @@ class Observer:
             for name, topic in topics.items()
         }
 
-    def _table_heads(self, checkpoints: Mapping[str, Reading[Checkpoint]]) -> dict[str, Reading[Head]]:
+    def table_heads(self, checkpoints: Mapping[str, Reading[Checkpoint]]) -> dict[str, Reading[Head]]:
+        """Of those streams that read a table."""
         tables = {name: table for name in checkpoints if (table := self.runtime.platform.streams[name].reads) is not None}
         if not tables:
             return {}

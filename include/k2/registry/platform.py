@@ -208,6 +208,22 @@ class Routes(Model):
     digest: str = Field(pattern=r"^#")
 
 
+class DeadMan(Model):
+    """When the host agent itself tells people that nobody watches the streams."""
+
+    silent_seconds: int = Field(ge=30)
+    """Without a look of any watcher."""
+    first_look_seconds: int = Field(ge=30)
+    """The same while none has looked yet: Airflow takes its time to start."""
+    repeat_minutes: PositiveInt
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DeadMan:
+        if self.first_look_seconds < self.silent_seconds:
+            raise ValueError("first_look_seconds must not be below silent_seconds: whoever never looked has at least as long")
+        return self
+
+
 class Alerts(Model):
     slack_connection: Name
     routes: Routes
@@ -225,6 +241,7 @@ class Platform(Model):
     restart: Restart
     slo: Slo
     control: Control
+    dead_man: DeadMan
     alerts: Alerts
 
     @model_validator(mode="after")

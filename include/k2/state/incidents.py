@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -74,6 +75,12 @@ def withdraw(connection: Connection, key: str, age: timedelta) -> None:
     connection.execute(
         "DELETE FROM k2.incidents WHERE key = %s AND resolved_at IS NULL AND told_opened_at IS NULL AND opened_at > clock_timestamp() - %s", (key, age)
     )
+
+
+def open_keys(connection: Connection, keys: Iterable[str]) -> set[str]:
+    """Those of the keys for which an incident is open."""
+    rows = connection.execute("SELECT key FROM k2.incidents WHERE resolved_at IS NULL AND key = ANY(%s)", (list(keys),))
+    return {row["key"] for row in rows}
 
 
 def tellable(connection: Connection) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -74,6 +75,12 @@ def _death(row: dict[str, Any]) -> Death:
             row["failed_dependency"],
         ),
     )
+
+
+def wanted_of(connection: Connection, names: Iterable[str]) -> dict[str, Wanted]:
+    """The same of the named streams; one that is not registered is missing."""
+    rows = connection.execute(_WANTED + "WHERE s.stream = ANY(%s)", (list(names),)).fetchall()
+    return {row["stream"]: _wanted(row) for row in rows}
 
 
 def want(
@@ -193,14 +200,21 @@ def end_since(connection: Connection, stream: str, since: datetime) -> dict[str,
     ).fetchone()
 
 
-def know(connection: Connection, stream: str, query_id: str, batch: int) -> None:
-    """Remember the identity and the highest committed batch of a stream's checkpoint. The first identity stands."""
+def know(connection: Connection, found: Mapping[str, tuple[str, int]]) -> None:
+    """Remember the identity and the highest committed batch of streams' checkpoints. The first identity stands.
+
+    A stream that somebody holds is left out until the next time: a driver that is frozen inside its commit must delay no other.
+    """
+    if not found:
+        return
     connection.execute(
         """
-        UPDATE k2.streams SET known_query_id = %(id)s, known_batch = %(batch)s
-        WHERE stream = %(stream)s AND coalesce(known_query_id, %(id)s) = %(id)s AND coalesce(known_batch, -1) < %(batch)s
+        WITH free AS (SELECT stream FROM k2.streams WHERE stream = ANY(%(streams)s) FOR NO KEY UPDATE SKIP LOCKED)
+        UPDATE k2.streams s SET known_query_id = f.id, known_batch = f.batch
+        FROM unnest(%(streams)s::text[], %(ids)s::text[], %(batches)s::bigint[]) AS f (stream, id, batch) JOIN free USING (stream)
+        WHERE s.stream = f.stream AND coalesce(s.known_query_id, f.id) = f.id AND coalesce(s.known_batch, -1) < f.batch
         """,
-        {"stream": stream, "id": query_id, "batch": batch},
+        {"streams": list(found), "ids": [query_id for query_id, _ in found.values()], "batches": [batch for _, batch in found.values()]},
     )
 
 
@@ -214,11 +228,17 @@ def forgive(connection: Connection, stream: str, fence: int) -> None:
     connection.execute("UPDATE k2.streams SET forgiven_fence = %s WHERE stream = %s AND forgiven_fence < %s", (fence - 1, stream, fence - 1))
 
 
-def record_verdict(connection: Connection, decision: Decision, at: datetime, observation: dict[str, Any]) -> None:
+def record_verdicts(connection: Connection, verdicts: Iterable[tuple[Decision, bytes]], at: datetime) -> None:
+    """Each decision with its observation as JSON. A verdict that stands keeps the moment since when it has."""
+    rows = list(verdicts)
+    if not rows:
+        return
     connection.execute(
         """
         INSERT INTO k2.verdicts (stream, verdict, because, since, seen_at, observation, dependency)
-        VALUES (%(stream)s, %(verdict)s, %(because)s, %(at)s, %(at)s, %(observation)s, %(dependency)s)
+        SELECT stream, verdict, because, %(at)s, %(at)s, observation::jsonb, dependency
+        FROM unnest(%(streams)s::text[], %(verdicts)s::text[], %(because)s::text[], %(observations)s::text[], %(dependencies)s::text[])
+            AS f (stream, verdict, because, observation, dependency)
         ON CONFLICT (stream) DO UPDATE SET
             dependency = CASE WHEN excluded.verdict IN ('UNKNOWN', 'WAITING_DEPENDENCY') THEN coalesce(excluded.dependency, k2.verdicts.dependency)
                 ELSE excluded.dependency END,
@@ -226,12 +246,12 @@ def record_verdict(connection: Connection, decision: Decision, at: datetime, obs
             since = CASE WHEN k2.verdicts.verdict = excluded.verdict THEN k2.verdicts.since ELSE excluded.since END
         """,
         {
-            "stream": decision.stream,
-            "verdict": decision.verdict,
-            "because": decision.because,
+            "streams": [decision.stream for decision, _ in rows],
+            "verdicts": [str(decision.verdict) for decision, _ in rows],
+            "because": [decision.because for decision, _ in rows],
+            "observations": [observation.decode() for _, observation in rows],
+            "dependencies": [decision.dependency for decision, _ in rows],
             "at": at,
-            "observation": Jsonb(observation),
-            "dependency": decision.dependency,
         },
     )
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from k2.registry.observed import Action, Decision, Verdict
+from k2.registry.observed import Action, Decision, Observation, Verdict
+from k2.registry.platform import Stream
 
 UNKNOWN_LASTS = timedelta(seconds=30)
 """A source that is silent for less is not told."""
@@ -54,7 +55,7 @@ def edges(previous: Mapping[str, Mark], current: Mapping[str, Decision], now: da
     for stream, decision in current.items():
         before = previous.get(stream, Mark())
         if decision.verdict is Verdict.UNKNOWN:
-            since = before.unknown_since or now
+            since = min(before.unknown_since or now, now)  # a clock that was set back must not make it wait
             tell = not before.unknown_told and now - since >= UNKNOWN_LASTS
             marks[stream] = replace(before, unknown_since=since, unknown_told=before.unknown_told or tell)
         else:
@@ -76,3 +77,28 @@ def _is_edge(before: Mark, after: Mark, decision: Decision) -> bool:
         return before.troubled
     is_new = (before.condition, before.fence, before.generation) != (after.condition, after.fence, after.generation)
     return decision.verdict in TROUBLE and before.condition is not None and is_new
+
+
+REST_SECONDS = 10.0
+"""Nobody is left unjudged for longer, news or not."""
+SPARE_SECONDS = 2.0
+
+
+def rest(spec: Stream, seen: Observation, verdict: Verdict, now: datetime) -> float:
+    """For how many seconds a stream need not be judged again unless something new is known of it.
+
+    Not at all when it is not well. One that is well gives a sign of life, an event, a task, a planned or committed batch,
+    once a trigger or every ten seconds, and is read as often: while the last sign is younger than both together nothing can be overdue.
+    """
+    if verdict not in CALM:
+        return 0.0
+    if verdict is Verdict.STOPPED:
+        return REST_SECONDS
+    status, checkpoint = seen.status.value, seen.checkpoint.value
+    if status is None or checkpoint is None:
+        return 0.0
+    signs = [moment for moment in (status.last_event_at, status.tasks_at, checkpoint.last_commit_at, checkpoint.last_offset_at) if moment is not None]
+    if not signs:
+        return 0.0
+    expected = max(spec.trigger_seconds, REST_SECONDS) + min(spec.trigger_seconds, REST_SECONDS) + SPARE_SECONDS
+    return min(REST_SECONDS, max(0.0, expected - (now - max(signs)).total_seconds()))

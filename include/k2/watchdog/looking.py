@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import UTC, datetime, timedelta
 
 from k2.probes import Observer
 from k2.probes.observer import Progress, compose
 from k2.probes.reading import failed
 from k2.registry.runtime import Runtime
-from k2.state import database, streams, watchers
+from k2.state import database, incidents, streams, watchers
 from k2.supervision.edges import ACTS
 from k2.watchdog import budgets
 from k2.watchdog.judged import Look, dated, examine, in_order
 from k2.watchdog.recording import record, silences
 
 log = logging.getLogger(__name__)
+
+POLL_KEY = "watchers:poll"
+POLL_LATE_SECONDS = 60.0
+"""Twelve of its reports."""
+RUNS_APART_SECONDS = 180.0
+"""A run that comes later after the one before is the first of a platform that was started just now: its poll may be starting too."""
+POLL_ADVICE = "What to do: ./k2 status shows whether airflow_triggerer runs, ./k2 logs airflow_triggerer what the poll says."
 
 
 def urgent(runtime: Runtime) -> list[Look]:
@@ -40,11 +48,23 @@ def look(runtime: Runtime) -> list[Look]:
         looks = in_order(runtime.platform, [examine(runtime, observation, now) for observation in observations.values()], now)
         looks = _recorded(observer, looks, now)
         try:
+            observer.state.ask(mind_the_poll)
             observer.state.ask(lambda connection: watchers.looked(connection, "watchdog", silences(observations.values())))
             observer.state.ask(lambda connection: budgets.record(connection, runtime, now))
         except database.StateUnavailable as error:
             log.error("the watchdog could not record that it lives: %s", error)
     return looks
+
+
+def mind_the_poll(connection: database.Connection) -> None:
+    """Tell people of a poll that does not look any more, and of its return. One that has only just begun to be watched is left alone."""
+    ages = watchers.ages(connection)
+    age, why = ages.get("poll", (0.0, ""))
+    if age < POLL_LATE_SECONDS:
+        incidents.resolve_incident(connection, POLL_KEY, "the poll looks again")
+    elif ages.get("watchdog", (math.inf, ""))[0] < RUNS_APART_SECONDS:
+        detail = f"It has not looked for {age:.0f} s{f': {why}' if why else ''}. Runs of streams_watch look once a minute in its stead.\n{POLL_ADVICE}"
+        incidents.open_incident(connection, POLL_KEY, "ticket", "The poll of the streams does not look", detail)
 
 
 def not_read(at: datetime) -> Progress:

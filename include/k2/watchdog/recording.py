@@ -39,9 +39,16 @@ DEPENDENCY_SEVERITY = {SCHEMA_REGISTRY: "ticket"}
 
 
 def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now: datetime) -> None:
-    """Write down verdicts, launches, first commits, ends, incidents, outages and forgiveness; all of it or nothing."""
+    """Write down verdicts, launches, first commits, ends, incidents, outages and forgiveness; all of it or nothing.
+
+    What is written of every stream at every look, of a thousand streams too, takes one statement for all of them.
+    """
+    verdicts: list[tuple[Decision, bytes]] = []
+    known: dict[str, tuple[str, int]] = {}
     with connection.transaction():
         outages.record(connection, runtime, looks, now)
+        keys = [key for found in looks for key in (incidents.stream_key(found.decision.stream), incidents.held_key(found.decision.stream))]
+        troubled = incidents.open_keys(connection, keys)
         for found in looks:
             observation, decision = found.observation, found.decision
             wanted, driver = observation.wanted.value, observation.driver.value
@@ -51,10 +58,12 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
                 if checkpoint is not None and forgivable(runtime.platform.restart, wanted, checkpoint, now):
                     streams.forgive(connection, decision.stream, wanted.fence)
                 if checkpoint is not None and decision.verdict is not Verdict.REWIND:
-                    _record_checkpoint(connection, decision.stream, wanted, checkpoint)
+                    known |= _further(decision.stream, wanted, checkpoint)
             if wanted is not None:
-                streams.record_verdict(connection, decision, now, _OBSERVATION.dump_python(observation, mode="json"))
-                _record_incident(connection, runtime.platform, decision)
+                verdicts.append((decision, _OBSERVATION.dump_json(observation)))
+                _record_incident(connection, runtime.platform, decision, troubled)
+        streams.know(connection, known)
+        streams.record_verdicts(connection, verdicts, now)
         _record_dependencies(connection, looks, now)
 
 
@@ -76,10 +85,12 @@ def _record_launch(connection: Connection, found: Look, wanted: Wanted, driver: 
         streams.ended(connection, stream, fence, at=now, exit_code=None, reason="died" if found.decision.verdict is Verdict.DEAD else "stopped")
 
 
-def _record_checkpoint(connection: Connection, stream: str, wanted: Wanted, checkpoint: Checkpoint) -> None:
+def _further(stream: str, wanted: Wanted, checkpoint: Checkpoint) -> dict[str, tuple[str, int]]:
+    """The identity and the last batch of a checkpoint that has gone on since the database heard of it."""
     query_id, batch = checkpoint.query_id, checkpoint.last_commit_batch
     if query_id is not None and batch is not None and (wanted.known_batch is None or wanted.known_batch < batch):
-        streams.know(connection, stream, query_id, batch)
+        return {stream: (query_id, batch)}
+    return {}
 
 
 def _record_dependencies(connection: Connection, looks: Sequence[Look], now: datetime) -> None:
@@ -101,8 +112,11 @@ def _reads(found: Look, dependency: str) -> bool:
     return dependency != KAFKA or head.silent == KAFKA or (head.value is not None and "snapshot_id" not in head.value.position)
 
 
-def _record_incident(connection: Connection, platform: Platform, decision: Decision) -> None:
-    """One trouble is one incident: that a stream is held is told in one of its own, because now somebody must act."""
+def _record_incident(connection: Connection, platform: Platform, decision: Decision, troubled: set[str]) -> None:
+    """One trouble is one incident: that a stream is held is told in one of its own, because now somebody must act.
+
+    `troubled` are the keys of incidents that are open.
+    """
     key, held = incidents.stream_key(decision.stream), incidents.held_key(decision.stream)
     if decision.verdict in HELD:
         severity, what = TOLD[decision.verdict]
@@ -118,7 +132,7 @@ def _record_incident(connection: Connection, platform: Platform, decision: Decis
                 incidents.withdraw(connection, incidents.stream_key(reader), ONE_CAUSE)  # of one cause, and its reader was seen first
     elif decision.verdict in HEALTHY or decision.verdict is Verdict.STOPPED:
         how = "it was stopped on request" if decision.verdict is Verdict.STOPPED else f"fence {decision.fence}: {decision.because}"
-        for opened in (key, held):
+        for opened in troubled.intersection((key, held)):
             incidents.resolve_incident(connection, opened, how)
 
 
@@ -135,10 +149,12 @@ def _has_the_cause_of_bronze(connection: Connection, platform: Platform, decisio
 
 def silences(observations: Iterable[Observation]) -> str:
     """Which sources could not be read, one sentence each; empty when all answered that had something to tell."""
-    sentences: dict[str, None] = {}
-    for seen in observations:
-        sources: list[tuple[str, Reading[Any]]] = [("wanted", seen.wanted), ("driver", seen.driver)]
-        if seen.driver.value is None or seen.driver.value.state is DriverState.RUNNING:
-            sources += [("checkpoint", seen.checkpoint), ("head", seen.head)]
-        sentences.update({f"{name}: {reading.error}": None for name, reading in sources if reading.error is not None})
-    return "; ".join(sentences)[:2000]
+    return "; ".join(dict.fromkeys(sentence for seen in observations for sentence in silence(seen)))[:2000]
+
+
+def silence(seen: Observation) -> tuple[str, ...]:
+    """The same of one stream."""
+    sources: list[tuple[str, Reading[Any]]] = [("wanted", seen.wanted), ("driver", seen.driver)]
+    if seen.driver.value is None or seen.driver.value.state is DriverState.RUNNING:
+        sources += [("checkpoint", seen.checkpoint), ("head", seen.head)]
+    return tuple(f"{name}: {reading.error}" for name, reading in sources if reading.error is not None)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -553,3 +554,37 @@ def test_the_poll_survives_its_sources(watched: Watched, poll: watchdog.Poll) ->
     with database.connect(watched.runtime, "reader") as connection:
         (seen,) = [w for w in watchers.watchers(connection) if w["watcher"] == "poll"]
         assert "AgentUnavailable" not in seen["detail"]
+
+
+def test_a_poll_that_backs_off_is_an_incident_until_it_looks_again(watched: Watched) -> None:
+    """Not in the first look of a platform; with the poll's own reason; resolved by the run that finds it back."""
+    with database.connect(watched.runtime, "admin") as connection:
+        watchers.looked(connection, "poll")
+        watchers.failing(connection, "poll", "3 polls in a row failed: away")
+        connection.execute("UPDATE k2.watchers SET seen_at = seen_at - interval '61 s'")
+    watched.look()
+    assert watched.incidents() == []
+    watched.look()
+    (incident,) = watched.incidents()
+    assert (incident["key"], incident["severity"]) == ("watchers:poll", "ticket") and "3 polls in a row failed: away" in incident["detail"]
+    with database.connect(watched.runtime, "control") as connection:
+        watchers.looked(connection, "poll")
+    watched.look()
+    assert watched.incidents()[0]["resolved_at"] is not None
+
+
+def test_the_database_tells_the_poll_what_changed(watched: Watched, poll: watchdog.Poll) -> None:
+    """A wish is seen by the next tick, not by the next whole reading; a stream that is held by a frozen commit delays nothing."""
+    watched.up()
+    ticks(poll, 5)
+    watched.want("stopped")
+    assert ticks(poll, 1, 0) == [(STREAM, Action.STOP)]
+    with database.connect(watched.runtime, "admin") as holder:
+        holder.execute("SELECT 1 FROM k2.streams WHERE stream = 'silver_kraken' FOR SHARE")
+        watched.commit("silver_kraken", 1)
+        begun = time.monotonic()
+        watched.look()
+        assert time.monotonic() - begun < 5
+    watched.look()
+    with database.connect(watched.runtime, "reader") as connection:
+        assert streams.wanted(connection, "silver_kraken").known_batch == 1

@@ -202,10 +202,10 @@ def test_a_verdict_keeps_the_moment_it_began(clean: Runtime) -> None:
     """`since` stays while the verdict does, and a death's moment can be asked for."""
     dead, times = Decision(A, Verdict.DEAD, Action.START, "x"), [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
     with database.connect(clean, "control") as c:
-        streams.record_verdict(c, dead, times[0], {})
-        streams.record_verdict(c, dead, times[1], {"a": 1})
+        streams.record_verdicts(c, [(dead, b"{}")], times[0])
+        streams.record_verdicts(c, [(dead, b'{"a": 1}')], times[1])
         assert streams.dead_since(c) == {A: times[0]}
-        streams.record_verdict(c, Decision(A, Verdict.IDLE, Action.NONE, "x"), times[2], {})
+        streams.record_verdicts(c, [(Decision(A, Verdict.IDLE, Action.NONE, "x"), b"{}")], times[2])
         assert streams.dead_since(c) == {}
 
 

@@ -53,7 +53,7 @@ def seen(lab: Lab, driver: RunningDriver) -> None:
         assert first is not None
         streams.first_commit(connection, driver.stream, driver.fence, first[1], first[0])
         tail = read_tail(path)
-        streams.know(connection, driver.stream, tail.query_id, tail.last_commit_batch)  # type: ignore[arg-type]
+        streams.know(connection, {driver.stream: (tail.query_id, tail.last_commit_batch)})  # type: ignore[dict-item]
 
 
 def certified(lab: Lab, stream: str) -> Certificate:

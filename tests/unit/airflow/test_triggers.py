@@ -94,6 +94,8 @@ def test_survives_failures_backs_off_and_tells_once(monkeypatch: pytest.MonkeyPa
         await real_sleep(0)
 
     poll = FakePoll(*(ConnectionError("away") for _ in range(5)), [dead("bronze_kraken")])
+    noted: list[str] = []
+    monkeypatch.setattr(triggers, "_say_failing", noted.append)
 
     async def scenario() -> None:
         monkeypatch.setattr(triggers.asyncio, "sleep", sleep)
@@ -106,6 +108,14 @@ def test_survives_failures_backs_off_and_tells_once(monkeypatch: pytest.MonkeyPa
 
     in_loop(scenario)
     assert waits[:5] == [0.001 * 2**n for n in range(1, 6)]
+    assert [why.partition(" polls")[0] for why in noted] == ["3", "4", "5"], "it says that it backs off, with the reason"
+    assert all("ConnectionError: away" in why for why in noted)
+
+
+def test_a_note_that_cannot_be_left_ends_no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a runtime there is nowhere to write to."""
+    monkeypatch.delenv("K2_RUNTIME", raising=False)
+    triggers._say_failing("3 polls in a row failed")
 
 
 def test_a_poll_that_cannot_be_made_is_made_later(monkeypatch: pytest.MonkeyPatch) -> None:

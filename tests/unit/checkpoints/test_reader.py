@@ -128,7 +128,7 @@ def test_a_folder_that_may_not_be_read_is_unreadable(tmp_path: Path, monkeypatch
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(reader.os, "scandir", refuse)
+    monkeypatch.setattr(reader.os, "listdir", refuse)
     with pytest.raises(CheckpointUnreadable, match="Permission denied"):
         read_tail(tmp_path)
     with pytest.raises(CheckpointUnreadable, match="Permission denied"):

@@ -103,3 +103,13 @@ def test_lag_never_grows_as_the_stream_advances(shape: list[tuple[bool, int, int
     if lags:
         assert lags[-1] == 0
         assert head(branch, None, NOW).lag_rows >= lags[0]
+
+
+def test_snapshots_that_are_known_are_taken_over() -> None:
+    """The branch is the same as one that is read anew, after a new snapshot and after a rollback to another branch."""
+    known = {snapshot.id: snapshot for snapshot in CHAIN}
+    longer = metadata(raw(1, None), raw(2, 1, rows=20), raw(3, 2, "replace", rows=30, files=1), raw(4, 3, rows=40, files=3), raw(5, 4, rows=50))
+    forked = metadata(raw(1, None), raw(2, 1, rows=20), raw(6, 2, rows=60))
+    for found in (longer, forked):
+        assert main_branch(found, known) == main_branch(found)
+    assert all(any(snapshot is old for old in CHAIN) for snapshot in main_branch(longer, known)[1:])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2.registry.observed import Action, Decision, Verdict
-from k2.supervision.edges import ACTS, UNKNOWN_LASTS, Mark, edges
+from k2.registry.observed import Action, Checkpoint, Decision, Observation, QueryStatus, Reading, Verdict
+from k2.registry.platform import load_platform
+from k2.supervision.edges import ACTS, UNKNOWN_LASTS, Mark, edges, rest
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 S = "silver_kraken"
@@ -114,3 +116,43 @@ def test_nothing_is_told_twice_and_no_due_action_is_lost(sequence: list[Decision
             ):
                 assert told or {decision.verdict, known and known.verdict} == {Verdict.IDLE, Verdict.PROGRESSING}
             known = decision
+
+
+NOW = T0 + timedelta(days=1)
+UNREAD: Reading[Any] = Reading(NOW, error="not read")
+
+
+def seen(event: float | None, commit: float | None = None, tasks: float | None = None) -> Observation:
+    """A stream whose signs of life are these seconds old."""
+
+    def at(seconds: float | None) -> datetime | None:
+        return None if seconds is None else NOW - timedelta(seconds=seconds)
+
+    status = QueryStatus("s", 1, "q", "r", 1, "-", "running", None, at(event), None, None, tasks_at=at(tasks))
+    checkpoint = Checkpoint("q", 1, 1, at(commit), {})
+    return Observation("s", NOW, UNREAD, UNREAD, Reading(NOW, status), Reading(NOW, checkpoint), UNREAD)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "observation", "verdict", "seconds"),
+    [
+        (10, seen(0.0), Verdict.IDLE, 10.0),
+        (10, seen(20.0), Verdict.PROGRESSING, 2.0),
+        (10, seen(25.0), Verdict.PROGRESSING, 0.0),
+        (10, seen(None, commit=25.0), Verdict.PROGRESSING, 0.0),
+        (10, seen(25.0, tasks=1.0), Verdict.PROGRESSING, 10.0),
+        (30, seen(25.0), Verdict.PROGRESSING, 10.0),
+        (5, seen(16.0), Verdict.IDLE, 1.0),
+        (10, seen(None), Verdict.IDLE, 0.0),
+        (10, replace(seen(0.0), status=UNREAD), Verdict.PROGRESSING, 0.0),
+        (10, replace(seen(0.0), status=UNREAD), Verdict.STOPPED, 10.0),
+        (10, seen(0.0), Verdict.STARTING, 0.0),
+        (10, seen(0.0), Verdict.UNKNOWN, 0.0),
+        (10, seen(-3600.0), Verdict.IDLE, 10.0),
+        (10, seen(3600.0), Verdict.IDLE, 0.0),
+    ],
+)
+def test_who_is_well_rests_until_a_sign_of_life_is_due(trigger: int, observation: Observation, verdict: Verdict, seconds: float) -> None:
+    """Never when it is not well, or gives no sign, or the sign is late: a hang is found on the tick on which it is one."""
+    spec = next(iter(load_platform().streams.values())).model_copy(update={"trigger_seconds": trigger})
+    assert rest(spec, observation, verdict, NOW) == pytest.approx(seconds)

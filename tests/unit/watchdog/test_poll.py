@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,17 +32,23 @@ CHECKPOINT = Checkpoint("q", 3, 3, LAUNCHED, {"t": {"0": 1}})
 HEAD = Head({"t": {"0": 1}}, 0, 0.0)
 
 
-def word(fence: int) -> QueryStatus:
+def word(fence: int, at: datetime) -> QueryStatus:
     """Of a driver that is well."""
-    return QueryStatus("-", fence, "q", "r", 3, "Waiting for data to arrive", "running", None, datetime.now(UTC), 0.4, 0)
+    return QueryStatus("-", fence, "q", "r", 3, "Waiting for data to arrive", "running", None, at, 0.4, 0)
 
 
-def now(value: Any) -> Reading[Any]:
-    return Reading(datetime.now(UTC), value)
+class Clocks:
+    """A wall clock that can be set, and time that passes."""
 
+    def __init__(self) -> None:
+        self.set_by = timedelta(0)
+        self.passed = 0.0
 
-def silent(why: str) -> Reading[Any]:
-    return Reading(datetime.now(UTC), error=why)
+    def wall(self) -> datetime:
+        return datetime.now(UTC) + self.set_by + timedelta(seconds=self.passed)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.passed
 
 
 def runtime(tmp_path: Path) -> Any:
@@ -51,9 +58,13 @@ def runtime(tmp_path: Path) -> Any:
 
 
 class World:
-    """Stands for both observers: what it holds is what they see; it remembers what the poll wrote and how often it read."""
+    """Stands for the observer and for what follows the queries: what it holds is what they see; it remembers what the poll wrote and asked.
+
+    `changed` is what the observer says of changes; None for not known.
+    """
 
     def __init__(self) -> None:
+        self.clocks = Clocks()
         self.wanted: dict[str, Any] = {A: WANTED, B: WANTED}
         self.drivers: dict[str, Any] = {A: DRIVER, B: DRIVER}
         self.head: Any = HEAD
@@ -64,25 +75,45 @@ class World:
         self.away: Exception | None = None
         self.slow = threading.Event()
         self.slow.set()
+        self.thread: ThreadPoolExecutor | None = None
+        self.changed: set[str] | None = None
+        self.quiet_since: datetime | None = None
+        self.brought: list[Future[dict[str, Progress]]] = []
         self.waits: list[tuple[int | None, float]] = []
         self.closed = 0
+
+    def reading(self, value: Any) -> Reading[Any]:
+        at = self.clocks.wall()
+        return Reading(at, error=value) if isinstance(value, str) else Reading(at, value)
 
     def wait_for_change(self, version: int | None, seconds: float) -> None:
         self.waits.append((version, seconds))
 
-    def quick(self, names: Iterable[str]) -> Quick:
-        def reading(value: Any) -> Reading[Any]:
-            return silent(value) if isinstance(value, str) else now(value)
+    def changes(self, names: Iterable[str]) -> Quick:
+        names = list(names)
+        wanted = {name: self.reading(self.wanted[name]) for name in names}
+        return Quick(wanted, Drivers({name: self.reading(self.drivers[name]) for name in names}, {}, self.version), self.changed)
 
-        wanted = {name: reading(self.wanted[name]) for name in names}
-        return Quick(wanted, Drivers({name: reading(self.drivers[name]) for name in names}, {}, self.version))
+    def follow(self, newest: Mapping[str, Reading[Driver]]) -> None:
+        if self.thread is None:
+            done: Future[dict[str, Progress]] = Future()
+            done.set_result(self.progress(newest))
+            self.brought.append(done)
+        else:
+            self.brought.append(self.thread.submit(self.progress, newest))
+
+    def take(self) -> dict[str, Progress]:
+        done = [found for found in self.brought if found.done()]
+        self.brought = [found for found in self.brought if not found.done()]
+        return {name: progress for found in done for name, progress in found.result().items()}
 
     def progress(self, newest: Mapping[str, Reading[Driver]]) -> dict[str, Progress]:
         self.progress_calls.append(sorted(newest))
         assert self.slow.wait(5)
-        head = silent(self.head) if isinstance(self.head, str) else now(self.head)
-        words = {name: silent("no word") if found.value is None else now(word(found.value.fence)) for name, found in newest.items()}
-        return {name: Progress(words[name], now(CHECKPOINT), head) for name in newest}
+        at = self.clocks.wall()
+        event = self.quiet_since or at
+        words = {name: self.reading("no word" if found.value is None else word(found.value.fence, event)) for name, found in newest.items()}
+        return {name: Progress(words[name], self.reading(CHECKPOINT), self.reading(self.head)) for name in newest}
 
     def ask(self, question: Callable[[Any], Any]) -> Any:
         if self.away:
@@ -93,13 +124,8 @@ class World:
         self.closed += 1
 
 
-class AtOnce(Executor):
-    """An executor that has done what it is given before it returns."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(fn(*args, **kwargs))
-        return done
+def following(world: World) -> Any:
+    return SimpleNamespace(ask=world.follow, take=world.take, close=world.close)
 
 
 @pytest.fixture
@@ -112,7 +138,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def poll(world: World, tmp_path: Path) -> Iterator[watchdog.Poll]:
-    made = watchdog.Poll(runtime(tmp_path), world, world, AtOnce())
+    made = watchdog.Poll(runtime(tmp_path), world, following(world), world.clocks.wall, world.clocks.monotonic)
+    world.clocks.passed += 0.1  # first readings of two streams lie a hundredth apart
     yield made
     made.close()
 
@@ -135,10 +162,10 @@ def test_a_death_is_reported_with_its_moment(poll: watchdog.Poll, world: World) 
     fire(poll), fire(poll)
     world.drivers[A] = replace(DEAD, ended_at=datetime.now(UTC))
     world.wanted[A] = replace(WANTED, deaths=1)
-    before = datetime.now(UTC)
+    before = world.clocks.wall()
     (waiting,) = poll.tick()
     assert (waiting.stream, waiting.verdict, waiting.action) == (A, Verdict.DEAD, Action.WAIT)
-    assert waiting.detected_at is not None and before <= waiting.detected_at <= datetime.now(UTC)
+    assert waiting.detected_at is not None and before <= waiting.detected_at <= world.clocks.wall()
     assert fire(poll) == []
     world.drivers[A] = replace(DEAD, ended_at=datetime.now(UTC) - timedelta(minutes=1))
     (due,) = poll.tick()
@@ -148,13 +175,16 @@ def test_a_death_is_reported_with_its_moment(poll: watchdog.Poll, world: World) 
 
 def test_a_slow_source_delays_no_death(world: World, tmp_path: Path) -> None:
     """While Kafka keeps a reading waiting, ticks go on and a death is reported."""
-    poll = watchdog.Poll(runtime(tmp_path), world, world, ThreadPoolExecutor(1))
+    world.thread = ThreadPoolExecutor(1)
+    poll = watchdog.Poll(runtime(tmp_path), world, following(world))
     world.slow.clear()
+    time.sleep(0.02)
     fire(poll)
     world.drivers[A] = DEAD
     assert fire(poll) == [(A, Verdict.DEAD, Action.START)]
     assert fire(poll) == [] and len(world.progress_calls) == 1
     world.slow.set()
+    world.thread.shutdown()
     poll.close()
     assert world.closed == 2
 
@@ -199,3 +229,93 @@ def test_a_first_commit_is_found_in_the_checkpoint(poll: watchdog.Poll, world: W
     (tmp_path / A / "offsets" / "4").write_text('v1\n{}\n{"t":{"0":1}}')
     (tmp_path / A / "commits" / "4").write_text("v1\n{}")
     assert fire(poll) == [(A, Verdict.IDLE, Action.NONE)]
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The streams that were judged, in order."""
+    found: list[str] = []
+    real = poll_module.examine
+
+    def examine(runtime: Any, seen: Any, at: datetime) -> Any:
+        found.append(seen.stream)
+        return real(runtime, seen, at)
+
+    monkeypatch.setattr(poll_module, "examine", examine)
+    return found
+
+
+def test_what_is_well_is_judged_when_something_is_new(poll: watchdog.Poll, world: World, judged: list[str]) -> None:
+    """A tick that brings nothing judges nobody; a change judges its stream, a period without one judges all."""
+    fire(poll), fire(poll), fire(poll)
+    world.changed = set()
+    judged.clear()
+    assert fire(poll) == [] and judged == []
+    world.changed, world.drivers[A] = {A}, replace(DEAD, ended_at=datetime.now(UTC) - timedelta(minutes=1))
+    assert fire(poll) == [(A, Verdict.DEAD, Action.START)] and judged == [A]
+    world.changed = set()
+    fire(poll), fire(poll)
+    assert judged.count(A) == 3 and judged.count(B) == 0, "who is not well is judged on every tick"
+    world.clocks.passed += 10
+    fire(poll)
+    assert judged.count(B) == 1
+
+
+def test_a_hang_is_found_on_the_tick_on_which_it_is_one(poll: watchdog.Poll, world: World, judged: list[str]) -> None:
+    """A stream whose signs of life are late is judged on every tick, with or without news."""
+    fire(poll), fire(poll), fire(poll)
+    world.changed, world.quiet_since = set(), world.clocks.wall()
+    world.clocks.passed += 9
+    fire(poll), fire(poll)
+    world.clocks.passed += 25
+    fire(poll), fire(poll)
+    judged.clear()
+    fire(poll), fire(poll)
+    assert judged.count(A) == 2
+
+
+def test_readings_are_asked_once_a_period(poll: watchdog.Poll, world: World) -> None:
+    """However often the poll looks, a stream is read in its turn, and a turn that was missed is not made up for."""
+    for _ in range(5):
+        fire(poll)
+    world.progress_calls.clear()
+    for _ in range(10):
+        world.clocks.passed += 3
+        fire(poll)
+    assert 2 <= sum(A in names for names in world.progress_calls) <= 4
+    world.clocks.passed += 100
+    fire(poll), fire(poll)
+    world.progress_calls.clear()
+    fire(poll)
+    assert world.progress_calls == []
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_is_set_makes_everything_be_read_again(poll: watchdog.Poll, world: World, hours: int) -> None:
+    """Nothing is reported, no old reading counts as new or stays old, and a death is told as before."""
+    for _ in range(3):
+        fire(poll)
+    world.progress_calls.clear()
+    world.clocks.set_by = timedelta(hours=hours)
+    assert fire(poll) == [] and world.progress_calls == [[A, B]]
+    assert fire(poll) == []
+    assert [step for step in world.written if step.__class__ is dict][-1] == {A: Verdict.IDLE, B: Verdict.IDLE}
+    world.drivers[A] = DEAD
+    assert fire(poll) == [(A, Verdict.DEAD, Action.START)]
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_silence_is_told_in_time_after_the_clock_was_set(world: World, tmp_path: Path, hours: int) -> None:
+    """Half a minute of an unknown stream is half a minute on any clock."""
+    poll = watchdog.Poll(runtime(tmp_path), world, following(world), world.clocks.wall, world.clocks.monotonic)
+    world.clocks.passed += 0.1
+    fire(poll), fire(poll)
+    world.drivers[A] = "AgentUnavailable: refused"
+    fire(poll)
+    world.clocks.set_by = timedelta(hours=hours)
+    told = [fire(poll)]
+    for _ in range(4):
+        world.clocks.passed += 10
+        told.append(fire(poll))
+    assert sum(len(events) for events in told) == 1
+    poll.close()

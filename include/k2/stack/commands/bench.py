@@ -1,6 +1,7 @@
 """Run one benchmark and print its figures; a ratio is ours / rival, so smaller is better.
 
 parse   how long each DAG file takes to import, against a file with one empty DAG
+watch   what watching a thousand streams costs, and how late they are looked at, against a plain loop
 heal    how long a stream whose JVM was killed takes to its next commit, against a restart loop around spark-submit
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from k2.stack.errors import K2Error
 
-BENCHMARKS = ("parse", "heal")
+BENCHMARKS = ("parse", "heal", "watch")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
