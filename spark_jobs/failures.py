@@ -23,9 +23,16 @@ KAFKA_AWAY = (
     "org.apache.kafka.common.errors.LeaderNotAvailableException",
     "org.apache.kafka.common.errors.NotLeaderOrFollowerException",
     "org.apache.kafka.common.errors.CoordinatorNotAvailableException",
+    "org.apache.kafka.common.errors.ReplicaNotAvailableException",
+    "org.apache.kafka.common.errors.OffsetNotAvailableException",
+    "org.apache.kafka.common.errors.KafkaStorageException",
+    "org.apache.kafka.common.errors.UnknownTopicOrPartitionException",
     "No resolvable bootstrap urls",
     "Cannot fetch record for offset",
 )
+"""What Kafka's client says of a broker that is away, or that is up and does not have everything yet."""
+BUSY_STATES = ("40", "53", "55P03", "57014", "58")
+"""SQLSTATE classes of a server that answers and cannot do it now: a deadlock, no room, a lock, a cancelled statement."""
 INCOMPATIBLE = (
     "KAFKA_DATA_LOSS",
     "KAFKA_NULL_TOPIC_IN_DATA",
@@ -55,6 +62,8 @@ INFRASTRUCTURE = (
     "Read-only file system",
     "Stale file handle",
     "ExecutorLostFailure",
+    "org.apache.iceberg.exceptions.CommitFailedException",
+    "org.apache.iceberg.exceptions.CommitStateUnknownException",
     "SparkContext was shut down",
     "SparkContext has been shutdown",
     "java.util.concurrent.TimeoutException",
@@ -156,7 +165,7 @@ def _class(error: BaseException, text: str, states: set[str]) -> tuple[ExitCode,
         return ExitCode.INCOMPATIBLE, None
     if any(sign in text for sign in KAFKA_AWAY):
         return ExitCode.DEPENDENCY, "kafka"
-    if any(sign in text for sign in INFRASTRUCTURE):
+    if any(state.startswith(BUSY_STATES) for state in states) or any(sign in text for sign in INFRASTRUCTURE):
         return ExitCode.INFRASTRUCTURE, None
     return ExitCode.QUERY_FAILED, None
 

@@ -101,9 +101,10 @@ def test_classes(text: str, code: ExitCode, dependency: str | None) -> None:
 
 
 def test_a_catalog_that_does_not_answer_is_a_dependency() -> None:
-    """By the SQL state of a connection that broke."""
-    ended = classify(QueryFailed(Java("UncheckedSQLException", "Unknown failure", Java("org.postgresql.util.PSQLException", "broken", state="08006"))))
-    assert (ended.code, ended.dependency) == (ExitCode.DEPENDENCY, "catalog")
+    """By the SQL state of a connection that broke; a deadlock is none, and no failure of the query either."""
+    for state, found in (("08006", (ExitCode.DEPENDENCY, "catalog")), ("57P01", (ExitCode.DEPENDENCY, "catalog")), ("40P01", (ExitCode.INFRASTRUCTURE, None))):
+        ended = classify(QueryFailed(Java("UncheckedSQLException", "Unknown failure", Java("org.postgresql.util.PSQLException", "broken", state=state))))
+        assert (ended.code, ended.dependency) == found
 
 
 def test_a_fingerprint_ignores_what_differs_between_two_times() -> None:
