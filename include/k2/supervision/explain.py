@@ -43,7 +43,7 @@ def rows(observation: Observation, now: datetime) -> list[Row]:
     for name, source in SOURCES.items():
         reading: Reading[Any] | None = getattr(observation, name)
         if reading is not None:
-            age = (now - reading.at).total_seconds()
+            age = max(0.0, (now - reading.at).total_seconds())
             found.append(Row(source, age, () if reading.error is not None else _fields(reading.value, now), reading.error))
     return found + [Row("an older driver", None, _fields(driver, now)) for driver in observation.others]
 
