@@ -5,6 +5,8 @@ Interrupted anywhere, it is continued and never repeated: an intent without a la
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,7 +14,9 @@ import psycopg
 
 from k2.checkpoints.guard import rewound
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
+from k2.checkpoints.retention import Loss
 from k2.launchers.client import AgentClient
+from k2.launchers.retention import Preflight, move_aside
 from k2.registry.observed import Driver, DriverState, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, streams
@@ -21,7 +25,16 @@ LOCK_WAIT_MS = 5000
 
 
 class NotSafe(RuntimeError):
-    """The stream's checkpoint is not the one that it was, or cannot be read: a start could write again what was written."""
+    """A start could write again what was written, or pass something by: another checkpoint, or a source that no longer holds its place."""
+
+
+class _LossAhead(Exception):
+    """The source no longer holds the place where the stream goes on."""
+
+    def __init__(self, loss: Loss, *, adopted: bool) -> None:
+        super().__init__(loss.sentence)
+        self.loss = loss
+        self.adopted = adopted
 
 
 class NotWanted(RuntimeError):
@@ -36,6 +49,16 @@ class Started:
     how: str
     adopted: bool
     driver: Driver
+
+
+@dataclass(frozen=True)
+class _Intent:
+    """A start that is recorded. `troubled`: it answers a trouble; `lost`: the offsets that its driver may skip."""
+
+    fence: int
+    adopted: bool
+    troubled: bool
+    lost: Mapping[str, Sequence[int]] | None
 
 
 def has_open_intent(wanted: Wanted) -> bool:
@@ -61,11 +84,12 @@ def start(
     A start that answers a trouble, detected at `detected_at`, may use a spare. `old_end` is what the ledger says of the
     driver before, where nothing was said yet.
 
-    Raises streams.LostRace or NotWanted when they are no longer current, NotSafe, database.StateUnavailable,
+    Raises streams.LostRace or NotWanted when they are no longer current, NotSafe, retention.NotKnown, database.StateUnavailable,
     client.AgentUnavailable or client.AgentRefused. After any of them the next look finds what is left to do.
     """
+    preflight = Preflight(runtime, stream)
 
-    def intend() -> tuple[int, bool, bool]:
+    def intend(*, moved_aside: bool = False) -> _Intent:
         with database.connect(runtime, "control") as connection:
             connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
             wanted = streams.wanted(connection, stream)
@@ -74,8 +98,8 @@ def start(
             if wanted.fence != fence:
                 raise streams.LostRace(f"the fence of {stream} is {wanted.fence}, no longer {fence}: another watchdog has started it")
             if has_open_intent(wanted):
-                return fence, True, wanted.launch_detected_at is not None
-            _guard(runtime, stream, wanted)
+                return _Intent(fence, True, wanted.launch_detected_at is not None, streams.accepted_loss(connection, stream, fence))
+            loss = None if moved_aside else _guard(runtime, connection, stream, wanted, preflight)
             # An end that nobody saw is known by now only as this start's reason to be.
             streams.ended(connection, stream, fence, at=datetime.now(UTC), exit_code=None, reason=old_end)
             raised = streams.raise_fence(
@@ -88,28 +112,53 @@ def start(
                 detected_at=detected_at,
                 decided_at=decided_at,
             )
-            return raised, False, detected_at is not None
+            if moved_aside:
+                streams.expect_new_checkpoint(connection, stream)
+            if wanted.adopted_generation == generation:
+                streams.record_adoption(connection, stream, raised, loss.lost if loss else None)
+            return _Intent(raised, False, detected_at is not None, loss.lost if loss else None)
 
     try:
-        current, adopted, troubled = intend()
+        intent = intend()
     except psycopg.errors.LockNotAvailable:
         # A driver that was stopped in the middle of its commit holds the stream's row: end it, then take the row.
         end_older(agent, stream, fence + 1)
-        current, adopted, troubled = intend()
-    end_older(agent, stream, current)
-    driver = agent.launch(stream, current, spare=troubled)
+        intent = intend()
+    except _LossAhead as ahead:
+        if not ahead.adopted:
+            with database.connect(runtime, "control") as connection:
+                streams.hold(connection, stream, generation, ahead.loss.sentence)
+            raise NotSafe(ahead.loss.sentence) from None
+        end_older(agent, stream, fence + 1)
+        move_aside(runtime.checkpoint(stream), fence + 1)
+        intent = intend(moved_aside=True)
+    end_older(agent, stream, intent.fence)
+    if intent.lost is not None:
+        path = runtime.accepted_loss(stream, intent.fence)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(intent.lost))
+    driver = agent.launch(stream, intent.fence, spare=intent.troubled)
     with database.connect(runtime, "control") as connection:
-        streams.launched(connection, stream, current, driver.how)
-    return Started(current, driver.how, adopted, driver)
+        streams.launched(connection, stream, intent.fence, driver.how)
+    return Started(intent.fence, driver.how, intent.adopted, driver)
 
 
-def _guard(runtime: Runtime, stream: str, wanted: Wanted) -> None:
+def _guard(runtime: Runtime, connection: database.Connection, stream: str, wanted: Wanted, preflight: Preflight) -> Loss | None:
+    """The loss that a person has accepted, None when nothing would be lost. Raises NotSafe, _LossAhead or retention.NotKnown."""
     try:
-        how = rewound(wanted, read_tail(runtime.checkpoint(stream)))
+        checkpoint = read_tail(runtime.checkpoint(stream))
     except CheckpointUnreadable as error:
         raise NotSafe(str(error)) from error
-    if how:
+    if how := rewound(wanted, checkpoint):
         raise NotSafe(how)
+    loss = preflight.loss(connection, checkpoint)
+    if loss is None:
+        return None
+    # What was adopted is used up by the first commit: what is lost later needs another word.
+    adopted = wanted.adopted_generation == wanted.generation and (wanted.launch_generation != wanted.generation or wanted.first_commit_at is None)
+    if not adopted or not loss.lost:
+        raise _LossAhead(loss, adopted=adopted)
+    return loss
 
 
 def end_older(agent: AgentClient, stream: str, fence: int) -> int:

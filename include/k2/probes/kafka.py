@@ -66,9 +66,18 @@ class KafkaHeads:
         """The next offset of every partition. Raises KafkaSilent, KafkaAway when there is no answer at all."""
         from confluent_kafka import OFFSET_END
 
+        return self._all(topics, OFFSET_END)
+
+    def starts(self, topics: Iterable[str]) -> Positions:
+        """The first offset that every partition still holds. Raises KafkaSilent."""
+        from confluent_kafka import OFFSET_BEGINNING
+
+        return self._all(topics, OFFSET_BEGINNING)
+
+    def _all(self, topics: Iterable[str], place: int) -> Positions:
         wanted = list(topics)
         partitions = {topic: self._partitions(topic) for topic in wanted}
-        return self._offsets([(topic, number, OFFSET_END) for topic in wanted for number in partitions[topic]])
+        return self._offsets([(topic, number, place) for topic in wanted for number in partitions[topic]])
 
     def oldest(self, positions: Positions) -> datetime | None:
         """The earliest timestamp among the records at these positions; None when Kafka gave none for one of them in time."""

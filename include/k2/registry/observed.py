@@ -211,6 +211,10 @@ class Wanted:
     known_query_id: str | None = None
     """The identity and the highest committed batch that the stream's checkpoint was ever seen with."""
     known_batch: int | None = None
+    held_for: str | None = None
+    """Why it is not started though it is wanted, until a person adopts it."""
+    adopted_generation: int | None = None
+    """The last generation that a person adopted the stream with, as it stood then."""
     launch_detected_at: datetime | None = None
     """When the trouble was detected that the last launch answers; None of one that was asked for."""
     lately: tuple[Death, ...] = ()

@@ -96,6 +96,10 @@ class Runtime(BaseModel):
         """Where one driver and the host agent tell each other about it: ready.json, exit.json, record.json."""
         return self.run / "drivers" / f"{stream}#{fence}"
 
+    def accepted_loss(self, stream: str, fence: int) -> Path:
+        """There if a person let this driver skip what Kafka no longer holds: the offsets, as JSON."""
+        return self.run / "accepted" / f"{stream}#{fence}.json"
+
     @property
     def spares(self) -> Path:
         """A folder for each spare: what it needs and may lose, its rehearsal, its JVM's temporary files, spare.json of the host agent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ _WANTED = """
                 s.forgiven_fence, (SELECT max(fence) FROM k2.launches e WHERE e.stream = s.stream AND e.end_reason = 'stopped'))) AS deaths,
            (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason IN ('died', 'hung')) AS last_death_at,
            (SELECT max(resolved_at) FROM k2.incidents WHERE key LIKE 'dependency:%%') AS answered_at,
-           v.verdict, v.since AS verdict_since, s.known_query_id, s.known_batch,
+           v.verdict, v.since AS verdict_since, s.known_query_id, s.known_batch, s.held_for, s.adopted_generation,
            (SELECT jsonb_agg(to_jsonb(d) ORDER BY d.fence DESC) FROM (
                 SELECT fence, generation, ended_at, exit_code, failure_class, fingerprint, failed_batch, failed_records, failed_narrowed, failed_dependency,
                        greatest(0, coalesce((SELECT n.first_commit_batch FROM k2.launches n
@@ -200,8 +200,8 @@ def end_since(connection: Connection, stream: str, since: datetime) -> dict[str,
     ).fetchone()
 
 
-def know(connection: Connection, found: Mapping[str, tuple[str, int]]) -> None:
-    """Remember the identity and the highest committed batch of streams' checkpoints. The first identity stands.
+def know(connection: Connection, found: Mapping[str, tuple[str, int, int]]) -> None:
+    """Remember the identity and the highest committed batch of streams' checkpoints, read while each had the fence that is named last. The first identity stands.
 
     A stream that somebody holds is left out until the next time: a driver that is frozen inside its commit must delay no other.
     """
@@ -211,16 +211,44 @@ def know(connection: Connection, found: Mapping[str, tuple[str, int]]) -> None:
         """
         WITH free AS (SELECT stream FROM k2.streams WHERE stream = ANY(%(streams)s) FOR NO KEY UPDATE SKIP LOCKED)
         UPDATE k2.streams s SET known_query_id = f.id, known_batch = f.batch
-        FROM unnest(%(streams)s::text[], %(ids)s::text[], %(batches)s::bigint[]) AS f (stream, id, batch) JOIN free USING (stream)
-        WHERE s.stream = f.stream AND coalesce(s.known_query_id, f.id) = f.id AND coalesce(s.known_batch, -1) < f.batch
+        FROM unnest(%(streams)s::text[], %(ids)s::text[], %(batches)s::bigint[], %(fences)s::bigint[]) AS f (stream, id, batch, fence) JOIN free USING (stream)
+        WHERE s.stream = f.stream AND s.fence = f.fence AND coalesce(s.known_query_id, f.id) = f.id AND coalesce(s.known_batch, -1) < f.batch
         """,
-        {"streams": list(found), "ids": [query_id for query_id, _ in found.values()], "batches": [batch for _, batch in found.values()]},
+        {
+            "streams": list(found),
+            "ids": [query_id for query_id, _, _ in found.values()],
+            "batches": [batch for _, batch, _ in found.values()],
+            "fences": [fence for _, _, fence in found.values()],
+        },
     )
 
 
+def hold(connection: Connection, stream: str, generation: int, why: str) -> None:
+    """Do not start the stream for this generation, nor for any that no person adopts it with."""
+    connection.execute("UPDATE k2.streams SET held_for = %s WHERE stream = %s AND generation = %s", (why, stream, generation))
+
+
 def forget_checkpoint(connection: Connection, stream: str) -> None:
-    """The stream's checkpoint is right as it is now, whatever was seen of it before."""
+    """The generation that is about to be asked for adopts the stream: its checkpoint is right as it is now, and what its source lost is lost."""
+    connection.execute("UPDATE k2.streams SET held_for = NULL, adopted_generation = generation + 1 WHERE stream = %s", (stream,))
+    expect_new_checkpoint(connection, stream)
+
+
+def expect_new_checkpoint(connection: Connection, stream: str) -> None:
+    """Whatever was seen of the stream's checkpoint before counts no more."""
     connection.execute("UPDATE k2.streams SET known_query_id = NULL, known_batch = NULL WHERE stream = %s", (stream,))
+
+
+def record_adoption(connection: Connection, stream: str, fence: int, lost: Mapping[str, Sequence[int]] | None) -> None:
+    """The launch with this fence goes on from what a person adopted; it may skip `lost`, first offset and the one after the last per partition."""
+    connection.execute(
+        "UPDATE k2.launches SET adopted = true, accepted_loss = %s WHERE stream = %s AND fence = %s", (Jsonb(lost) if lost else None, stream, fence)
+    )
+
+
+def accepted_loss(connection: Connection, stream: str, fence: int) -> dict[str, list[int]] | None:
+    row = connection.execute("SELECT accepted_loss FROM k2.launches WHERE stream = %s AND fence = %s", (stream, fence)).fetchone()
+    return row["accepted_loss"] if row else None
 
 
 def forgive(connection: Connection, stream: str, fence: int) -> None:

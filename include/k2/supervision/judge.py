@@ -37,7 +37,7 @@ def judge(spec: Stream, observation: Observation, restart: Restart, now: datetim
         return _unwanted(conclude, driver, observation.others)
     # A checkpoint that was read before what is known of it may lag behind that.
     checkpoint = usable(observation.checkpoint, now) if observation.checkpoint.at >= observation.wanted.at else None
-    if checkpoint is not None and (how := rewound(wanted, checkpoint)):
+    if how := wanted.held_for or (rewound(wanted, checkpoint) if checkpoint is not None else None):
         action = Action.STOP if driver.state is DriverState.RUNNING else Action.NONE
         return conclude(Verdict.REWIND, action, f"{how}: it is held until somebody has decided that this is right (streams_control, adopt)", detected_at=now)
     if wanted.launch_generation is None or wanted.launch_generation < wanted.generation:

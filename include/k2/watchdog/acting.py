@@ -12,6 +12,7 @@ from pathlib import Path
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.launchers import stacks
 from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
+from k2.launchers.retention import NotKnown
 from k2.launchers.start import NotSafe, NotWanted, end_older, start
 from k2.registry.observed import Action, Decision, DriverState
 from k2.registry.platform import Platform
@@ -84,7 +85,7 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
         return Done(decision.stream, decision.action, True, detail, started.fence, stopped.drained if stopped else None)
     except (streams.LostRace, NotWanted) as error:
         return Done(decision.stream, decision.action, True, f"nothing left to do: {error}")
-    except NotSafe as error:
+    except (NotSafe, NotKnown) as error:
         return Done(decision.stream, decision.action, True, f"held: {error}")
     except Exception as error:
         log.exception("%s of %s failed", decision.action, decision.stream)

@@ -44,7 +44,7 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
     What is written of every stream at every look, of a thousand streams too, takes one statement for all of them.
     """
     verdicts: list[tuple[Decision, bytes]] = []
-    known: dict[str, tuple[str, int]] = {}
+    known: dict[str, tuple[str, int, int]] = {}
     with connection.transaction():
         outages.record(connection, runtime, looks, now)
         keys = [key for found in looks for key in (incidents.stream_key(found.decision.stream), incidents.held_key(found.decision.stream))]
@@ -85,11 +85,11 @@ def _record_launch(connection: Connection, found: Look, wanted: Wanted, driver: 
         streams.ended(connection, stream, fence, at=now, exit_code=None, reason="died" if found.decision.verdict is Verdict.DEAD else "stopped")
 
 
-def _further(stream: str, wanted: Wanted, checkpoint: Checkpoint) -> dict[str, tuple[str, int]]:
+def _further(stream: str, wanted: Wanted, checkpoint: Checkpoint) -> dict[str, tuple[str, int, int]]:
     """The identity and the last batch of a checkpoint that has gone on since the database heard of it."""
     query_id, batch = checkpoint.query_id, checkpoint.last_commit_batch
     if query_id is not None and batch is not None and (wanted.known_batch is None or wanted.known_batch < batch):
-        return {stream: (query_id, batch)}
+        return {stream: (query_id, batch, wanted.fence)}
     return {}
 
 

@@ -19,11 +19,12 @@ import pytest
 import yaml
 
 from k2 import watchdog
-from k2.launchers import records, sessions
+from k2.launchers import records, retention, sessions
 from k2.launchers.client import AgentClient, AgentUnavailable
 from k2.launchers.spares import read_spares
 from k2.probes import iceberg, kafka
 from k2.processes import ProcessId
+from k2.registry.history import Chain
 from k2.registry.observed import Decision, Driver, DriverState
 from k2.registry.platform import CONFIG_DIR
 from k2.registry.runtime import Runtime
@@ -282,6 +283,7 @@ class Watched:
         folder = self.runtime.checkpoint(stream)
         spec = self.runtime.platform.streams[stream]
         topic = self.runtime.platform.exchanges[spec.exchange].topic
+        Ends.end = Ends.end if spec.reads else max(Ends.end, batch)
         source = {"version": 1, "snapshot_id": -1, "position": -1, "scan_all_files": False} if spec.reads else {topic: {"0": batch}}
         for name, text in (("offsets", f"v1\n{{}}\n{json.dumps(source)}"), ("commits", "v1\n{}")):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -303,6 +305,11 @@ class Watched:
         with database.connect(self.runtime, "control") as connection:
             streams.want(connection, stream, desired, who="test", action="test", reason="test")
 
+    def adopt(self, stream: str = STREAM) -> None:
+        with database.connect(self.runtime, "control") as connection:
+            streams.forget_checkpoint(connection, stream)
+            streams.want(connection, stream, "running", who="test", action="adopt", reason="test")
+
     def ledger(self, stream: str = STREAM) -> list[dict[str, Any]]:
         with database.connect(self.runtime, "reader") as connection:
             return streams.launches(connection, stream)
@@ -316,8 +323,13 @@ AWAY = kafka.KafkaAway
 
 
 class Ends:
-    """Stands for Kafka: partition 0 of each topic ends at `end`; while it is `away` it does not answer."""
+    """Stands for Kafka: partition 0 of each topic begins at `start` and ends at `end`, or where a stream has committed.
 
+    While it is `away` it does not answer.
+    """
+
+    start: int | None = 0
+    """None: it answers everybody else, and is away when a start asks."""
     end = 0
     away = False
 
@@ -332,6 +344,11 @@ class Ends:
             raise AWAY("Kafka did not answer")
         return {topic: {"0": Ends.end} for topic in topics}
 
+    def starts(self, topics: list[str]) -> dict[str, dict[str, int]]:
+        if Ends.start is None:
+            raise AWAY("Kafka did not answer")
+        return {topic: {"0": Ends.start} for topic in topics}
+
     def oldest(self, positions: Any) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=2)
 
@@ -341,14 +358,19 @@ def watched(own_database: Runtime, agent: Home, monkeypatch: pytest.MonkeyPatch)
     database.register(own_database, own_database.platform)
     with database.connect(own_database, "admin") as admin:
         admin.execute("TRUNCATE k2.skips, k2.launches, k2.outages, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
-        admin.execute("UPDATE k2.streams SET desired = 'running', generation = 1, fence = 0, forgiven_fence = 0, known_query_id = NULL, known_batch = NULL")
+        admin.execute(
+            "UPDATE k2.streams SET desired = 'running', generation = 1, fence = 0, forgiven_fence = 0, known_query_id = NULL, known_batch = NULL, "
+            "held_for = NULL, adopted_generation = NULL"
+        )
         for name, spec in own_database.platform.streams.items():
             if spec.reads:
                 admin.execute("INSERT INTO iceberg_tables VALUES ('k2', 'market_data', %s, %s, NULL, 'TABLE')", (spec.reads, f"file:/{name}"))
     (agent.folder / "secrets").symlink_to(own_database.secrets)
     runtime = agent.runtime.model_copy(update={"postgres_host": own_database.postgres_host, "postgres_port": own_database.postgres_port})
+    monkeypatch.setattr(Ends, "start", 0)
     monkeypatch.setattr(Ends, "end", 0)
     monkeypatch.setattr(Ends, "away", False)
     monkeypatch.setattr(kafka, "KafkaHeads", Ends)
     monkeypatch.setattr(iceberg.TableHeads, "branch", lambda self, table, location: [])
+    monkeypatch.setattr(retention, "read_chain", lambda location: Chain([], whole=True))
     yield Watched(agent, runtime)

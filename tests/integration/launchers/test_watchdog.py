@@ -275,6 +275,72 @@ def test_a_checkpoint_that_lost_its_identity_is_never_started(watched: Watched) 
     assert watched.watch()[STREAM].fence == 2
 
 
+def test_a_stream_whose_place_kafka_no_longer_holds_is_never_started(watched: Watched) -> None:
+    """Held and paged with the lost range; a plain start does not override it; adopted, its driver may skip that range and the ledger says so."""
+    watched.up()
+    watched.commit(STREAM, 40)
+    watched.look()
+    watched.kafka.start, watched.kafka.end = 100, 150
+    watched.kill()
+    lost = "Kafka no longer holds 60 records of market.crypto.trades.binance.raw that were not read: partition 0 [40, 100)"
+    assert watched.watch()[STREAM].detail == f"held: {lost}"
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action) == (Verdict.REWIND, Action.NONE) and found.because.startswith(lost)
+    assert any(i["severity"] == "page" and lost in i["detail"] for i in watched.incidents())
+    watched.want("running")
+    assert watched.watch() == {} and len(watched.ledger()) == 1
+
+    watched.adopt()
+    assert watched.watch()[STREAM].fence == 2
+    launch = watched.ledger()[-1]
+    assert (launch["adopted"], launch["accepted_loss"]) == (True, {"0": [40, 100]})
+    assert json.loads(watched.runtime.accepted_loss(STREAM, 2).read_text()) == {"0": [40, 100]}
+    watched.home.wait_begun(len(watched.names) + 1)
+    watched.kill()
+    watched.home.wait_until(lambda: STREAM in watched.watch(), "its backoff is over")
+    assert watched.ledger()[-1]["accepted_loss"] == {"0": [40, 100]}, "before its first commit the same word still counts"
+    watched.home.wait_begun(len(watched.names) + 2)
+    watched.commit(STREAM, 130)
+    watched.look()
+    watched.kafka.start, watched.kafka.end = 140, 150
+    watched.kill()
+    watched.home.wait_until(lambda: STREAM in watched.watch() or watched.look()[STREAM].verdict is Verdict.REWIND, "it is tried or held")
+    assert watched.look()[STREAM].verdict is Verdict.REWIND, "what is lost later needs another word"
+
+
+def test_a_topic_that_was_made_anew_needs_a_new_checkpoint(watched: Watched) -> None:
+    """Its end lies before what was committed: adopted, the checkpoint is moved aside whole, and the stream begins anew."""
+    watched.up()
+    watched.commit(STREAM, 40)
+    watched.look()
+    watched.kafka.end = 5
+    watched.kill()
+    assert "partition 0 ends at 5, and 40 was reached already" in watched.watch()[STREAM].detail
+    before = sorted(p.name for p in watched.runtime.checkpoint(STREAM).rglob("*"))
+    watched.adopt()
+    assert watched.watch()[STREAM].fence == 2
+    aside = watched.runtime.checkpoints.with_name("checkpoints.aside") / f"{watched.runtime.checkpoint(STREAM).name}-before-2"
+    assert sorted(p.name for p in aside.rglob("*")) == before and not watched.runtime.checkpoint(STREAM).exists()
+    with database.connect(watched.runtime, "reader") as connection:
+        wanted = streams.wanted(connection, STREAM)
+    assert (wanted.known_query_id, wanted.known_batch, wanted.held_for) == (None, None, None)
+    assert watched.look()[STREAM].verdict is Verdict.STARTING
+
+
+def test_a_silent_broker_holds_a_stream_that_reads_from_it(watched: Watched) -> None:
+    """Whether its place is still there cannot be known: no start and no hold, and the next look asks again. A stream of a table starts."""
+    watched.up()
+    watched.kafka.start = None
+    silver = "silver_binance"
+    watched.kill()
+    watched.kill(silver)
+    done = watched.watch()
+    assert done[STREAM].ok and done[STREAM].detail.startswith("held: Kafka was asked where") and done[STREAM].fence is None
+    assert done[silver].fence == 2
+    watched.kafka.start = 0
+    assert watched.watch()[STREAM].fence == 2
+
+
 def test_a_driver_frozen_inside_its_commit_is_ended_first(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the old driver's session holds the stream's row, it is killed, which frees the row, and the start goes on."""
     watched.up()

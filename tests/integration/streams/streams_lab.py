@@ -28,7 +28,7 @@ from psycopg.rows import dict_row
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 
-from k2.checkpoints.reader import read_tail
+from k2.checkpoints.reader import first_commit_after, read_tail
 from k2.registry.platform import CONFIG_DIR, Platform, parse_platform
 from k2.registry.runtime import Runtime
 from k2.state import streams
@@ -116,7 +116,10 @@ class Lab:
 
     def start(self, stream: str, *wrapper: str) -> RunningDriver:
         """Raise the fence and launch a driver, by way of a wrapper script with its arguments if one is given."""
-        fence = self.raise_fence(stream)
+        return self.launch(stream, self.raise_fence(stream), *wrapper)
+
+    def launch(self, stream: str, fence: int, *wrapper: str) -> RunningDriver:
+        """Launch a driver with a fence that was raised already."""
         directory = self.runtime.run / "drivers" / f"{stream}#{fence}"
         directory.mkdir(parents=True)
         log = directory / "log"
@@ -142,6 +145,17 @@ class Lab:
             return streams.raise_fence(
                 connection, stream, seen=wanted.fence, generation=wanted.generation, reason="test", last_commit_at=None, detected_at=datetime.now(UTC)
             )
+
+    def seen(self, driver: RunningDriver) -> None:
+        """Record of a driver's start what the watchdog would: its first commit, and the checkpoint's identity."""
+        path = self.checkpoint(driver.stream)
+        with connect(self.runtime, "control") as connection:
+            wanted = streams.wanted(connection, driver.stream)
+            first = first_commit_after(path, wanted.intent_at)  # type: ignore[arg-type]
+            assert first is not None
+            streams.first_commit(connection, driver.stream, driver.fence, first[1], first[0])
+            tail = read_tail(path)
+            streams.know(connection, {driver.stream: (tail.query_id, tail.last_commit_batch, driver.fence)})  # type: ignore[arg-type]
 
     def wait_until(
         self, condition: Callable[[], Any], what: str, seconds: float = START_SECONDS, alive: RunningDriver | None = None, pause: float = 0.1

@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from streams_lab import Lab, RunningDriver
+from streams_lab import Lab
 from streams_records import NOW_MS, binance, encode, kraken, schema_text
 from streams_registry import register_schema
 
-from k2.checkpoints.reader import first_commit_after, read_tail
+from k2.checkpoints.reader import read_tail
 from k2.registry.certificate import Certificate, Color
 from k2.registry.platform import load_platform
 from k2.registry.runtime import Runtime
-from k2.state import certificates, streams
+from k2.state import certificates
 from k2.state.database import connect
 from k2.watchdog.certifying import certify_due
 
@@ -42,18 +42,6 @@ def schema_id(lab: Lab, base_stack: Runtime) -> int:
 
 def trades(schema_id: int, first: int, count: int) -> list[bytes | None]:
     return [encode(schema_id, schema_text(EXCHANGE), kraken(trade_id=first + i)) for i in range(count)]
-
-
-def seen(lab: Lab, driver: RunningDriver) -> None:
-    """Record of a driver's start what the watchdog would: its first commit, and the checkpoint's identity."""
-    path = lab.checkpoint(driver.stream)
-    with connect(lab.runtime, "control") as connection:
-        wanted = streams.wanted(connection, driver.stream)
-        first = first_commit_after(path, wanted.intent_at)  # type: ignore[arg-type]
-        assert first is not None
-        streams.first_commit(connection, driver.stream, driver.fence, first[1], first[0])
-        tail = read_tail(path)
-        streams.know(connection, {driver.stream: (tail.query_id, tail.last_commit_batch)})  # type: ignore[dict-item]
 
 
 def certified(lab: Lab, stream: str) -> Certificate:
@@ -97,7 +85,7 @@ def test_bronze(lab: Lab, schema_id: int) -> None:
     lab.produce(EXCHANGE, trades(schema_id, 0, 20), NOW_MS)
     first = lab.start(stream)
     lab.wait_until(lambda: len(lab.rows(stream)) == 20 and lab.is_settled(stream), "the first batch", alive=first, pause=0.3)
-    seen(lab, first)
+    lab.seen(first)
     found = certified(lab, stream)
     assert (found.color, found.first, found.rows, found.fences) == (Color.GREEN, 0, 20, (1,)), found.sentence()
 
@@ -108,7 +96,7 @@ def test_bronze(lab: Lab, schema_id: int) -> None:
         second = lab.start(stream)
     assert lab.last_commit(stream) < lab.last_plan(stream), "the batch was not in flight"
     lab.wait_until(lambda: len(lab.rows(stream)) == 40 and lab.is_settled(stream), "the successor replays it", alive=second, pause=0.3)
-    seen(lab, second)
+    lab.seen(second)
     found = certified(lab, stream)
     assert (found.color, found.last, found.fences) == (Color.GREEN, lab.last_commit(stream), (1, 2)), found.sentence()
     assert "as in the checkpoint" in evidence(found, "as planned")
@@ -120,7 +108,7 @@ def test_bronze(lab: Lab, schema_id: int) -> None:
     third = lab.start(stream)
     lab.produce(EXCHANGE, trades(schema_id, 200, 20), NOW_MS)
     lab.wait_until(lambda: len(lab.rows(stream)) > 60 and lab.is_settled(stream), "another batch", alive=third, pause=0.3)
-    seen(lab, third)
+    lab.seen(third)
     found = certified(lab, stream)
     assert found.color is Color.RED
     assert evidence(found, "batches in order").startswith("batch 1 is in the table twice: snapshots ")
@@ -144,7 +132,7 @@ def test_silver(lab: Lab, base_stack: Runtime) -> None:
     lab.wait_until(lambda: lab.last_commit(stream) == 0, "the successor ends the batch", alive=second, pause=0.3)
     lab.append_to_bronze(exchange, [None, *values], NOW_MS, first_offset=4)
     lab.wait_until(lambda: lab.last_commit(stream) == 1, "another batch", alive=second, pause=0.3)
-    seen(lab, second)
+    lab.seen(second)
     found = certified(lab, stream)
     assert (found.color, found.batches, found.rows, found.fences) == (Color.GREEN, 2, 22, (1, 2)), found.sentence()
     assert evidence(found, "dlq is complete") == "2 rows in 2 commits"
@@ -155,7 +143,7 @@ def test_silver(lab: Lab, base_stack: Runtime) -> None:
     third = lab.start(stream)
     lab.append_to_bronze(exchange, [None, *values], NOW_MS, first_offset=8)
     lab.wait_until(lambda: lab.last_commit(stream) == 2, "another batch", alive=third, pause=0.3)
-    seen(lab, third)
+    lab.seen(third)
     found = certified(lab, stream)
     assert found.color is Color.RED
     assert "added 11 rows, and no query of the stream made it" in evidence(found, "nobody else wrote")

@@ -230,6 +230,15 @@ def test_a_checkpoint_that_is_another_one_is_held() -> None:
     assert verdict(wanted=Reading(ago(1), known), driver=Reading(ago(0), DRIVER), checkpoint=older)[0] is not Verdict.REWIND, "it was read before"
 
 
+def test_what_is_held_is_started_by_no_request_but_an_adopt() -> None:
+    """Its source lost the place where it goes on: whatever its checkpoint says, also when that cannot be read."""
+    held = replace(WANTED, held_for="Kafka no longer holds 5 records", generation=3)
+    for checkpoint in (CHECKPOINT, SILENT):
+        assert verdict(wanted=held, checkpoint=checkpoint, driver=DIED) == (Verdict.REWIND, Action.NONE)
+    assert decide(wanted=held, driver=DIED).because.startswith("Kafka no longer holds 5 records: it is held until")
+    assert verdict(wanted=replace(held, desired="stopped"), driver=DIED) == (Verdict.STOPPED, Action.NONE)
+
+
 def test_two_drivers_of_one_stream() -> None:
     """The lower fence is killed, and the one that holds the stream goes on."""
     found = decide(others=(replace(DRIVER, fence=4),))

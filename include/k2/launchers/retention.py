@@ -1,0 +1,95 @@
+"""The retention pre-flight: before a start, is what the stream reads next still there?
+
+A start is not delayed by it: Kafka is asked while the start does its other questions, and a stream that reads a table
+never asks Kafka.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+from k2.checkpoints.reader import CheckpointUnreadable, read_offsets
+from k2.checkpoints.retention import Loss, kafka_loss, snapshot_loss
+from k2.probes import kafka
+from k2.probes.history import read_chain
+from k2.registry.observed import Checkpoint
+from k2.registry.runtime import Runtime
+from k2.state.database import Connection
+
+Held = tuple[kafka.Positions, kafka.Positions]
+"""Where the topic begins and where it ends."""
+
+
+class NotKnown(RuntimeError):
+    """Whether the source still holds it cannot be known now: no start, no page, and the next look asks again."""
+
+
+class Preflight:
+    """Begins to ask Kafka when it is made, if the stream reads a topic. Each is for one start."""
+
+    def __init__(self, runtime: Runtime, stream: str) -> None:
+        self._runtime = runtime
+        self._stream = stream
+        self._spec = runtime.platform.streams[stream]
+        self._topic = runtime.platform.exchanges[self._spec.exchange].topic
+        self._kafka: Future[Held] = Future()
+        if self._spec.reads is None:
+            threading.Thread(target=self._ask, name="k2-preflight", daemon=True).start()
+
+    def _ask(self) -> None:
+        try:
+            heads = kafka.KafkaHeads(self._runtime.kafka)
+            try:
+                self._kafka.set_result((heads.starts([self._topic]), heads.ends([self._topic])))
+            finally:
+                heads.close()
+        except BaseException as error:
+            if not self._kafka.done():
+                self._kafka.set_exception(error)
+
+    def loss(self, connection: Connection, checkpoint: Checkpoint) -> Loss | None:
+        """What the stream would lose by going on from this checkpoint. Raises NotKnown."""
+        if checkpoint.committed is None:
+            return None
+        try:
+            return self._of_table(connection, checkpoint) if self._spec.reads else self._of_topic(checkpoint)
+        except NotKnown:
+            raise
+        except (OSError, ValueError, KeyError, CheckpointUnreadable) as error:
+            raise NotKnown(f"{type(error).__name__}: {error}") from error
+        except Exception as error:  # whatever a client of Kafka's raises
+            raise NotKnown(f"Kafka was asked where {self._topic} begins and ends: {error}") from error
+
+    def _of_topic(self, checkpoint: Checkpoint) -> Loss | None:
+        assert checkpoint.committed is not None
+        planned: dict[str, int] = {}
+        if checkpoint.in_flight and checkpoint.last_offset_batch is not None:
+            planned = (read_offsets(self._runtime.checkpoint(self._stream), checkpoint.last_offset_batch)[0] or {}).get(self._topic, {})
+        starts, ends = self._kafka.result(2 * kafka.ANSWER_SECONDS + 1)
+        return kafka_loss(self._topic, checkpoint.committed.get(self._topic, {}), planned, starts.get(self._topic, {}), ends.get(self._topic, {}))
+
+    def _of_table(self, connection: Connection, checkpoint: Checkpoint) -> Loss | None:
+        assert checkpoint.committed is not None and self._spec.reads is not None
+        catalog = self._runtime.platform.catalog
+        row = connection.execute(
+            "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = %s AND table_namespace = %s AND table_name = %s",
+            (catalog.name, catalog.namespace, self._spec.reads),
+        ).fetchone()
+        if row is None:
+            raise NotKnown(f"table {self._spec.reads} is not in the catalog")
+        return snapshot_loss(self._spec.reads, checkpoint.committed, read_chain(row["metadata_location"]), checkpoint.last_commit_at)
+
+
+def move_aside(checkpoint: Path, fence: int) -> Path | None:
+    """Move a whole checkpoint out of the checkpoints' tree, in one rename. Returns where it is now, None when there was none.
+
+    Only when no driver of the stream runs. Nothing in it is changed: moved back, it is what it was.
+    """
+    target = checkpoint.parent.with_name(f"{checkpoint.parent.name}.aside") / f"{checkpoint.name}-before-{fence}"
+    if not checkpoint.exists():
+        return None
+    target.parent.mkdir(exist_ok=True)
+    checkpoint.rename(target)
+    return target

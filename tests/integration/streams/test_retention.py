@@ -1,0 +1,92 @@
+"""A real Bronze stream whose next records Kafka no longer holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from streams_lab import PARTITIONS, Lab, RunningDriver
+from streams_records import NOW_MS
+
+from k2.launchers.retention import Preflight
+from k2.launchers.start import NotSafe, start
+from k2.registry.certificate import Color
+from k2.registry.platform import load_platform
+from k2.state import streams
+from k2.state.database import connect
+from k2.watchdog.certifying import certify_due
+
+EXCHANGE = "kraken"
+
+
+@pytest.fixture(autouse=True)
+def platform_of_the_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the library calls the platform is the lab's."""
+    monkeypatch.setenv("K2_PLATFORM", str(lab.platform_file))
+    load_platform.cache_clear()
+    yield
+    load_platform.cache_clear()
+
+
+class Agent:
+    """Stands for the host agent: launches a driver of the lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.launched: list[RunningDriver] = []
+
+    def drivers(self) -> dict[str, Any]:
+        return {}
+
+    def launch(self, stream: str, fence: int, *, spare: bool) -> Any:
+        self.launched.append(self.lab.launch(stream, fence))
+        return SimpleNamespace(how="cold")
+
+    def start(self, stream: str) -> RunningDriver:
+        with connect(self.lab.runtime, "reader") as connection:
+            wanted = streams.wanted(connection, stream)
+        start(self.lab.runtime, self, stream, fence=wanted.fence, generation=wanted.generation, reason="test")  # type: ignore[arg-type]
+        return self.launched[-1]
+
+
+@pytest.mark.timeout(600)
+def test_records_that_retention_took(lab: Lab) -> None:
+    """The start is refused with the exact range; adopted, the stream goes on behind it, and its certificate names what was accepted."""
+    stream = f"bronze_{lab.name}_{EXCHANGE}"
+    agent = Agent(lab)
+    lab.produce(EXCHANGE, [b"one"] * 10 * PARTITIONS, NOW_MS)
+    first = agent.start(stream)
+    lab.wait_until(lambda: len(lab.rows(stream)) == 10 * PARTITIONS and lab.is_settled(stream), "the first batch", alive=first, pause=0.3)
+    lab.seen(first)
+    first.kill()
+    lab.produce(EXCHANGE, [b"two"] * 10 * PARTITIONS, NOW_MS)
+    topic = lab.platform.exchanges[EXCHANGE].topic
+    for deleted in lab.kafka.delete_records([TopicPartition(topic, 0, 15)]).values():
+        deleted.result()
+
+    began = time.monotonic()
+    assert Preflight(lab.runtime, stream)._kafka.result(10) == ({topic: {"0": 15, "1": 0, "2": 0}}, {topic: {"0": 20, "1": 20, "2": 20}})
+    took = time.monotonic() - began
+    print(f"Kafka was asked in {took * 1000:.0f} ms")
+    assert took < 1
+    lost = f"Kafka no longer holds 5 records of {topic} that were not read: partition 0 \\[10, 15\\)"
+    with pytest.raises(NotSafe, match=lost):
+        agent.start(stream)
+    assert len(agent.launched) == 1
+
+    with connect(lab.runtime, "control") as connection:
+        assert streams.wanted(connection, stream).held_for
+        streams.forget_checkpoint(connection, stream)
+        streams.want(connection, stream, "running", who="test", action="adopt", reason="test")
+    second = agent.start(stream)
+    lab.wait_until(lambda: len(lab.rows(stream)) == 20 * PARTITIONS - 5 and lab.is_settled(stream), "the rest", alive=second, pause=0.3)
+    lab.seen(second)
+    certificate = next(w.certificate for w in certify_due(lab.runtime) if w.stream == stream)
+    assert certificate is not None and certificate.color is Color.GREEN, certificate
+    evidence = next(c.evidence for c in certificate.checks if c.name == "offsets continue")
+    assert "accepted by a person: partition 0: batch 1 begins at 15, batch 0 ended at 10: 5 records missing" in evidence
+    second.kill()

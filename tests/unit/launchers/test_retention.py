@@ -1,0 +1,111 @@
+"""The pre-flight: what it asks of whom, and that silence is not known."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from k2.launchers.retention import NotKnown, Preflight, move_aside
+from k2.probes import kafka
+from k2.registry.observed import Checkpoint
+from k2.registry.platform import load_platform
+
+TOPIC = load_platform().exchanges["binance"].topic
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Kafka:
+    """Stands for Kafka, and counts how often it was opened."""
+
+    opened = 0
+    starts_at: Any = None
+
+    def __init__(self, bootstrap: str) -> None:
+        type(self).opened += 1
+
+    def starts(self, topics: list[str]) -> kafka.Positions:
+        if isinstance(self.starts_at, Exception):
+            raise self.starts_at
+        return {topic: dict(self.starts_at) for topic in topics}
+
+    def ends(self, topics: list[str]) -> kafka.Positions:
+        return {topic: {"0": 100} for topic in topics}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(kafka, "KafkaHeads", Kafka)
+    monkeypatch.setattr(Kafka, "opened", 0)
+    monkeypatch.setattr(Kafka, "starts_at", {"0": 0})
+    return SimpleNamespace(platform=load_platform(), kafka="-", checkpoint=lambda stream: tmp_path / stream)
+
+
+def checkpoint(offset: int) -> Checkpoint:
+    return Checkpoint("q", 3, 3, NOW, {TOPIC: {"0": offset}})
+
+
+def catalog(location: str | None) -> Any:
+    """A connection whose catalog knows the table at this place, or no such table."""
+    row = None if location is None else {"metadata_location": location}
+    return SimpleNamespace(execute=lambda *_: SimpleNamespace(fetchone=lambda: row))
+
+
+def test_a_stream_of_a_topic_is_compared_with_it(runtime: Any) -> None:
+    """What Kafka still holds is no loss; below its start it is one."""
+    assert Preflight(runtime, "bronze_binance").loss(catalog(None), checkpoint(7)) is None
+    Kafka.starts_at = {"0": 8}
+    found = Preflight(runtime, "bronze_binance").loss(catalog(None), checkpoint(7))
+    assert found is not None and found.lost == {"0": (7, 8)}
+
+
+def test_the_batch_in_flight_counts(runtime: Any, tmp_path: Path) -> None:
+    """It was planned to an end that the topic no longer has."""
+    folder = tmp_path / "bronze_binance" / "offsets"
+    folder.mkdir(parents=True)
+    (folder / "4").write_text(f'v1\n{{}}\n{{"{TOPIC}": {{"0": 101}}}}')
+    planned = Checkpoint("q", 4, 3, NOW, {TOPIC: {"0": 7}})
+    found = Preflight(runtime, "bronze_binance").loss(catalog(None), planned)
+    assert found is not None and "partition 0 ends at 100, and 101 was reached already" in found.sentence
+
+
+def test_a_silent_broker_is_not_known(runtime: Any) -> None:
+    """Neither a loss nor none."""
+    Kafka.starts_at = kafka.KafkaSilent("no answer")
+    with pytest.raises(NotKnown, match="no answer"):
+        Preflight(runtime, "bronze_binance").loss(catalog(None), checkpoint(7))
+
+
+def test_a_stream_of_a_table_never_asks_kafka(runtime: Any) -> None:
+    """A broker that is away delays no start of Silver; a table whose metadata cannot be read does."""
+    preflight = Preflight(runtime, "silver_binance")
+    position = Checkpoint("q", 3, 3, NOW, {"version": 1, "snapshot_id": 5, "position": 1, "scan_all_files": False})
+    for location, words in ((None, "not in the catalog"), ("file:/nowhere.json", "FileNotFoundError"), ("s3://b/m.json", "cannot be read")):
+        with pytest.raises(NotKnown, match=words):
+            preflight.loss(catalog(location), position)
+    assert Kafka.opened == 0
+    assert not [t for t in threading.enumerate() if t.name == "k2-preflight"]
+
+
+def test_a_stream_that_never_committed_has_nothing_to_lose(runtime: Any) -> None:
+    """Its start waits for no answer."""
+    Kafka.starts_at = kafka.KafkaSilent("no answer")
+    assert Preflight(runtime, "bronze_binance").loss(catalog(None), Checkpoint(None, None, None, None, None)) is None
+
+
+def test_a_checkpoint_is_moved_aside_whole(tmp_path: Path) -> None:
+    """Out of the tree, by one rename; one that is not there is no error."""
+    path = tmp_path / "checkpoints" / "bronze-x"
+    (path / "offsets").mkdir(parents=True)
+    (path / "metadata").write_text("m")
+    moved = move_aside(path, 7)
+    assert moved == tmp_path / "checkpoints.aside" / "bronze-x-before-7"
+    assert (moved / "metadata").read_text() == "m" and (moved / "offsets").is_dir() and not path.exists()
+    assert move_aside(path, 8) is None
