@@ -168,7 +168,7 @@ def _offsets_continue(seen: Seen) -> Check:
             before = ends.get(partition)
             if before is not None and first != before[0]:
                 jump = _jump(partition, commit.batch, first, before[1], before[0])
-                if not _is_accepted(seen.launch(commit), partition, before[0], first):
+                if not _is_accepted(seen, commit, partition, before[0], first):
                     return _failed(jump, commit.batch)
                 accepted.append(jump)
             ends[partition] = (end, commit.batch or 0)
@@ -178,9 +178,11 @@ def _offsets_continue(seen: Seen) -> Check:
     return _passed(f"{len(ends)} partitions without a gap{said}")
 
 
-def _is_accepted(launch: Launch, partition: str, end: int, first: int) -> bool:
-    lost = launch.lost.get(partition)
-    return launch.adopted and lost is not None and lost[0] <= end < first <= lost[1]
+def _is_accepted(seen: Seen, commit: Commit, partition: str, end: int, first: int) -> bool:
+    """Whether the start of this commit's driver, or of one before it, was allowed to pass these offsets by."""
+    before = [launch for fence, launch in seen.history.launches.items() if launch.adopted and commit.fence is not None and fence <= commit.fence]
+    spans = [launch.lost[partition] for launch in before if partition in launch.lost]
+    return any(lost[0] <= end < first <= lost[1] for lost in spans)
 
 
 def _planned_ends(seen: Seen, commit: Commit) -> Mapping[str, int] | None:
@@ -230,7 +232,7 @@ def _unlike_plan(seen: Seen, plans: Plans, commit: Commit) -> str | None:
         held = spans.get(partition, (planned_span[1], planned_span[1]))
         if held == planned_span or (planned_span[0] == planned_span[1] and partition not in spans):
             continue
-        if held[1] == planned_span[1] and _is_accepted(seen.launch(commit), partition, planned_span[0], held[0]):
+        if held[1] == planned_span[1] and _is_accepted(seen, commit, partition, planned_span[0], held[0]):
             continue
         return f"partition {partition}: batch {commit.batch} was planned as {_text(planned_span)} and holds {_text(held)}"
     return ""

@@ -46,6 +46,8 @@ def certify_due(runtime: Runtime) -> list[Written]:
     deadline = time.monotonic() + BUDGET_SECONDS
     try:
         for due in state.ask(certificates.due):
+            if due.stream not in runtime.platform.streams:
+                continue  # it is no longer declared
             if time.monotonic() > deadline:
                 log.warning("the certificate of %s waits for the next run", due.stream)
                 break

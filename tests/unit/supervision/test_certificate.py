@@ -161,6 +161,24 @@ def test_an_accepted_loss_is_told_and_not_red() -> None:
         assert certify(replace(broken, launches={1: Launch(), 2: Launch(adopted=True, lost=lost)})).color is Color.RED
 
 
+def test_a_partition_that_was_lost_whole_goes_on_with_a_later_driver() -> None:
+    """Nothing of it was left for the driver that was allowed to pass it by; its successor begins behind the accepted range."""
+    history = bronze(restarts=(2, 4))
+
+    def emptied(commits: list[Commit]) -> list[Commit]:
+        for index in (2, 3):
+            kept = tuple(p for p in commits[index].pieces or () if p.partition != "0")
+            commits[index] = replace(commits[index], pieces=kept, added=sum(p.rows or 0 for p in kept))
+        return commits
+
+    end, first = (history.table.commits[i].pieces[0] for i in (1, 4))  # type: ignore[union-attr,index]
+    lost = {"0": (end.next, first.first)}
+    broken = replace(table_of(history, emptied), launches={1: Launch(), 2: Launch(adopted=True, lost=lost), 3: Launch()})
+    found = certify(broken)
+    assert found.color is Color.GREEN, found.sentence()
+    assert certify(replace(broken, launches={1: Launch(), 2: Launch(), 3: Launch()})).color is Color.RED
+
+
 def test_another_query_needs_a_person() -> None:
     """A table that a second query goes on writing is red, unless its first launch was adopted."""
     history = table_of(bronze(), lambda cs: [*cs[:3], *(replace(c, query="query-b", batch=(c.batch or 0) - 3) for c in cs[3:])])

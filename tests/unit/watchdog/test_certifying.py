@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from k2.registry.history import Chain, History
 from k2.state.certificates import Due
 from k2.state.database import StateUnavailable
 from k2.watchdog import certifying
+
+RUNTIME: Any = SimpleNamespace(platform=SimpleNamespace(streams=("broken", "well", "overtaken")))
 
 
 class State:
@@ -39,12 +42,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certifying, "read_history", read)
     monkeypatch.setattr(certifying, "_keep", lambda connection, found: State.kept.append((found.stream, found.fence, str(found.color))))
     monkeypatch.setattr(State, "kept", [])
-    monkeypatch.setattr(State, "due", [Due("broken", 4, None), Due("well", 4, None), Due("overtaken", 3, None)])
+    monkeypatch.setattr(State, "due", [Due("undeclared", 4, None), Due("broken", 4, None), Due("well", 4, None), Due("overtaken", 3, None)])
 
 
 def test_an_error_in_one_stream_hides_no_other() -> None:
     """It is told with its reason; what cannot be known is kept as unknown."""
-    broken, well, _ = certifying.certify_due(None)  # type: ignore[arg-type]
+    broken, well, _ = certifying.certify_due(RUNTIME)
     assert (broken.certificate, broken.error) == (None, "LookupError: no such stream")
     assert well.certificate is not None and State.kept == [("well", 4, "unknown")], "and a launch that another has followed gets none"
 
@@ -52,7 +55,7 @@ def test_an_error_in_one_stream_hides_no_other() -> None:
 def test_what_takes_too_long_waits_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """No certificate is begun once the budget is spent."""
     monkeypatch.setattr(certifying, "BUDGET_SECONDS", -1.0)
-    assert certifying.certify_due(None) == []  # type: ignore[arg-type]
+    assert certifying.certify_due(RUNTIME) == []
 
 
 def test_a_database_that_is_away_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,4 +65,4 @@ def test_a_database_that_is_away_raises_nothing(monkeypatch: pytest.MonkeyPatch)
         raise StateUnavailable("away")
 
     monkeypatch.setattr(State, "ask", away)
-    assert certifying.certify_due(None) == []  # type: ignore[arg-type]
+    assert certifying.certify_due(RUNTIME) == []
