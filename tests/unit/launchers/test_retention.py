@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,3 +110,16 @@ def test_a_checkpoint_is_moved_aside_whole(tmp_path: Path) -> None:
     assert moved == tmp_path / "checkpoints.aside" / "bronze-x-before-7"
     assert (moved / "metadata").read_text() == "m" and (moved / "offsets").is_dir() and not path.exists()
     assert move_aside(path, 8) is None
+
+
+def test_an_expired_bronze_snapshot_is_a_loss(runtime: Any, tmp_path: Path) -> None:
+    """Main's chain begins behind the snapshot where Silver stands; one that is in it is no loss."""
+    snapshots = [
+        {"snapshot-id": n, "timestamp-ms": 1_000 * n, "sequence-number": n, "parent-snapshot-id": n - 1, "summary": {"operation": "append"}} for n in (7, 8)
+    ]
+    metadata = tmp_path / "v8.metadata.json"
+    metadata.write_text(json.dumps({"current-snapshot-id": 8, "snapshots": snapshots}))
+    preflight, here = Preflight(runtime, "silver_binance"), catalog(metadata.as_uri())
+    for snapshot, words in ((7, None), (6, "snapshot 6 of bronze_binance_trades"), (-1, "the beginning of bronze_binance_trades")):
+        found = preflight.loss(here, Checkpoint("q", 3, 3, NOW, {"version": 1, "snapshot_id": snapshot, "position": 1, "scan_all_files": False}))
+        assert (found is None) if words is None else (found is not None and words in found.sentence and "the oldest retained one is 7" in found.sentence)
