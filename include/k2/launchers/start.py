@@ -114,7 +114,7 @@ def start(
             )
             if moved_aside:
                 streams.expect_new_checkpoint(connection, stream)
-            if wanted.adopted_generation == generation:
+            if _is_adopted(wanted):
                 streams.record_adoption(connection, stream, raised, loss.lost if loss else None)
             return _Intent(raised, False, detected_at is not None, loss.lost if loss else None)
 
@@ -154,11 +154,14 @@ def _guard(runtime: Runtime, connection: database.Connection, stream: str, wante
     loss = preflight.loss(connection, checkpoint)
     if loss is None:
         return None
-    # What was adopted is used up by the first commit: what is lost later needs another word.
-    adopted = wanted.adopted_generation == wanted.generation and (wanted.launch_generation != wanted.generation or wanted.first_commit_at is None)
-    if not adopted or not loss.lost:
-        raise _LossAhead(loss, adopted=adopted)
+    if not _is_adopted(wanted) or not loss.lost:
+        raise _LossAhead(loss, adopted=_is_adopted(wanted))
     return loss
+
+
+def _is_adopted(wanted: Wanted) -> bool:
+    """Whether a person lets the stream go on from what is there. The first commit uses that up: what is lost later needs another word."""
+    return wanted.adopted_generation == wanted.generation and (wanted.launch_generation != wanted.generation or wanted.first_commit_at is None)
 
 
 def end_older(agent: AgentClient, stream: str, fence: int) -> int:
