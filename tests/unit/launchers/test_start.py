@@ -1,0 +1,111 @@
+"""The start protocol where the source no longer holds the stream's place, with the database told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from k2.checkpoints.retention import Loss
+from k2.launchers import start as protocol
+from k2.registry.observed import Wanted
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+STREAM = "bronze_binance"
+LOST = Loss("Kafka no longer holds 5 records", {"0": (10, 15)})
+GONE = Loss("topic t was made anew")
+STANDS = Wanted("running", 2, 5, launch_generation=2, intent_at=NOW, launched_at=NOW, first_commit_at=NOW, first_commit_batch=3, ended_at=NOW)
+
+
+class World:
+    """The database and the agent: what was written and done, in order."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.did: list[Any] = []
+        self.wanted = STANDS
+        self.loss: Loss | None = None
+        self.runtime: Any = SimpleNamespace(checkpoint=lambda stream: folder / "checkpoints" / stream, accepted_loss=lambda *_: folder / "run" / "loss.json")
+        self.agent: Any = SimpleNamespace(drivers=dict, launch=self.launch)
+        (folder / "checkpoints" / STREAM).mkdir(parents=True)
+        (folder / "run").mkdir()
+        connection = SimpleNamespace(execute=lambda *_: None)
+        monkeypatch.setattr(protocol.database, "connect", lambda *_: contextlib.nullcontext(connection))
+        monkeypatch.setattr(protocol, "Preflight", lambda *_: SimpleNamespace(loss=lambda *_: self.loss))
+        monkeypatch.setattr(protocol.streams, "wanted", lambda *_: self.wanted)
+        monkeypatch.setattr(protocol.streams, "raise_fence", self.raise_fence)
+        for name in ("ended", "launched", "hold", "record_adoption", "expect_new_checkpoint", "accepted_loss"):
+            monkeypatch.setattr(protocol.streams, name, self.note(name))
+
+    def note(self, name: str) -> Any:
+        return lambda _, *values, **__: self.did.append((name, *values)) if name != "accepted_loss" else {"0": [10, 15]}
+
+    def raise_fence(self, *_: Any, seen: int, **__: Any) -> int:
+        self.did.append(("raise_fence", seen + 1))
+        return seen + 1
+
+    def launch(self, stream: str, fence: int, *, spare: bool) -> Any:
+        self.did.append(("launch", fence))
+        return SimpleNamespace(how="cold")
+
+    def start(self) -> list[Any]:
+        protocol.start(self.runtime, self.agent, STREAM, fence=5, generation=2, reason="test")
+        return [step for step in self.did if step[0] not in ("ended", "launched")]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+def test_nothing_lost_is_a_plain_start(world: World) -> None:
+    """Nothing of a loss is written."""
+    assert world.start() == [("raise_fence", 6), ("launch", 6)]
+    assert not world.runtime.accepted_loss().exists()
+
+
+@pytest.mark.parametrize("loss", [LOST, GONE])
+def test_a_loss_is_held_and_nothing_is_launched(world: World, loss: Loss) -> None:
+    """For the generation that asked, in the words of the loss; no fence is raised and the checkpoint stays."""
+    world.loss = loss
+    with pytest.raises(protocol.NotSafe, match=loss.sentence):
+        world.start()
+    assert world.did == [("hold", STREAM, 2, loss.sentence)]
+    assert world.runtime.checkpoint(STREAM).exists()
+
+
+def test_an_adopted_loss_is_recorded_and_told_to_the_driver(world: World) -> None:
+    """With the launch, in the transaction that raises its fence; the file is there before the driver is."""
+    world.loss, world.wanted = LOST, replace(STANDS, adopted_generation=2, launch_generation=1)
+    told: list[Any] = []
+    world.agent.launch = lambda *_, **__: told.append(json.loads(world.runtime.accepted_loss().read_text())) or SimpleNamespace(how="cold")
+    assert world.start() == [("raise_fence", 6), ("record_adoption", STREAM, 6, {"0": (10, 15)})]
+    assert told == [{"0": [10, 15]}]
+
+
+def test_an_adopted_loss_of_everything_begins_anew(world: World) -> None:
+    """The checkpoint is moved aside before the fence is raised, and what was known of it counts no more."""
+    world.loss, world.wanted = GONE, replace(STANDS, adopted_generation=2, first_commit_at=None)
+    assert world.start() == [("raise_fence", 6), ("expect_new_checkpoint", STREAM), ("record_adoption", STREAM, 6, None), ("launch", 6)]
+    assert not world.runtime.checkpoint(STREAM).exists()
+    assert (world.runtime.checkpoint(STREAM).parent.with_name("checkpoints.aside") / f"{STREAM}-before-6").is_dir()
+
+
+def test_an_adoption_is_used_up_by_a_commit(world: World) -> None:
+    """The same loss after the first commit of the adopted generation is held again."""
+    world.loss, world.wanted = LOST, replace(STANDS, adopted_generation=2)
+    with pytest.raises(protocol.NotSafe):
+        world.start()
+    assert [step[0] for step in world.did] == ["hold"]
+
+
+def test_a_start_that_is_continued_tells_its_driver_the_same(world: World) -> None:
+    """An intent that was recorded with an accepted loss is launched with it, under its own fence."""
+    world.wanted = replace(STANDS, launched_at=None, ended_at=None, first_commit_at=None)
+    assert world.start() == [("launch", 5)]
+    assert json.loads(world.runtime.accepted_loss().read_text()) == {"0": [10, 15]}
