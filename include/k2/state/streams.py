@@ -201,7 +201,7 @@ def end_since(connection: Connection, stream: str, since: datetime) -> dict[str,
 
 
 def know(connection: Connection, found: Mapping[str, tuple[str, int, int]]) -> None:
-    """Remember the identity and the highest committed batch of streams' checkpoints, read while each had the fence that is named last. The first identity stands.
+    """Remember the identity and the highest committed batch of streams' checkpoints, each read under the fence named last. The first identity stands.
 
     A stream that somebody holds is left out until the next time: a driver that is frozen inside its commit must delay no other.
     """
