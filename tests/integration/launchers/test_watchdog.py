@@ -82,10 +82,11 @@ def test_a_killed_driver_comes_back(watched: Watched) -> None:
 def test_an_urgent_look_waits_for_no_broker(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the streams that need an action and records them, and asks neither Kafka nor a driver for it."""
     watched.up()
-    monkeypatch.setattr(watched.kafka, "ends", lambda self, topics: pytest.fail("Kafka was asked"))
-    assert watchdog.urgent(watched.runtime) == []
-    watched.kill()
-    (found,) = watchdog.urgent(watched.runtime)
+    with monkeypatch.context() as looking:
+        looking.setattr(watched.kafka, "ends", lambda self, topics: pytest.fail("Kafka was asked"))
+        assert watchdog.urgent(watched.runtime) == []
+        watched.kill()
+        (found,) = watchdog.urgent(watched.runtime)
     assert (found.decision.stream, found.decision.verdict, found.decision.action) == (STREAM, Verdict.DEAD, Action.START)
     assert len(watched.incidents()) == 1
     assert [done.fence for done in watchdog.act(watched.runtime, [found.decision])] == [2]
