@@ -5,7 +5,10 @@ BEGIN
     PERFORM pg_notify('k2_streams', coalesce(NEW.stream, OLD.stream));
     RETURN NULL;
 END $$;
-CREATE TRIGGER k2_tell AFTER INSERT OR UPDATE OR DELETE ON k2.streams FOR EACH ROW EXECUTE FUNCTION k2.tell_stream();
+CREATE TRIGGER k2_tell_new AFTER INSERT OR DELETE ON k2.streams FOR EACH ROW EXECUTE FUNCTION k2.tell_stream();
+-- How far a checkpoint is known rises with each commit, and is of no use to whoever has written it.
+CREATE TRIGGER k2_tell AFTER UPDATE ON k2.streams FOR EACH ROW
+    WHEN (to_jsonb(OLD) - 'known_batch' IS DISTINCT FROM to_jsonb(NEW) - 'known_batch') EXECUTE FUNCTION k2.tell_stream();
 CREATE TRIGGER k2_tell AFTER INSERT OR UPDATE OR DELETE ON k2.launches FOR EACH ROW EXECUTE FUNCTION k2.tell_stream();
 -- A verdict is written at every look; only a change of it is news.
 CREATE TRIGGER k2_tell_new AFTER INSERT OR DELETE ON k2.verdicts FOR EACH ROW EXECUTE FUNCTION k2.tell_stream();
