@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from k2.registry.observed import Action, Decision, Observation, Verdict
@@ -11,6 +11,8 @@ from k2.registry.platform import Stream
 
 UNKNOWN_LASTS = timedelta(seconds=30)
 """A source that is silent for less is not told."""
+DUE_AGAIN = timedelta(seconds=15)
+"""An action that is still due after so long was not done: what was in its way may be gone."""
 
 ACTS = frozenset({Action.START, Action.STOP, Action.REPLACE, Action.END_OLDER})
 HEALTHY = frozenset({Verdict.IDLE, Verdict.PROGRESSING})
@@ -41,12 +43,13 @@ class Mark:
     """It has been in trouble since it was last well or stopped, so people wait to hear that it is well."""
     unknown_since: datetime | None = None
     unknown_told: bool = False
+    action_told_at: datetime | None = field(default=None, compare=False)
 
 
 def edges(previous: Mapping[str, Mark], current: Mapping[str, Decision], now: datetime) -> tuple[list[Decision], dict[str, Mark]]:
     """The decisions to report now, and the marks to pass the next time.
 
-    An action that is due, a trouble, and the end of one are reported; the steps of a start or stop are not.
+    An action that is due, again while it stays due, a trouble, and the end of one are reported; the steps of a start or stop are not.
     Idle and progressing are one condition. Unknown is reported once it has lasted; what was known before stays
     marked, so that a short silence is no change. A stream seen for the first time is reported if it needs an action.
     """
@@ -61,8 +64,10 @@ def edges(previous: Mapping[str, Mark], current: Mapping[str, Decision], now: da
         else:
             condition = "HEALTHY" if decision.verdict in HEALTHY else decision.verdict
             troubled = decision.verdict in TROUBLE or (before.troubled and decision.verdict not in CALM)
-            marks[stream] = Mark(condition, decision.action, decision.fence, decision.generation, troubled)
-            tell = _is_edge(before, marks[stream], decision)
+            marks[stream] = Mark(condition, decision.action, decision.fence, decision.generation, troubled, action_told_at=before.action_told_at)
+            tell = _is_edge(before, marks[stream], decision) or _still_due(before, decision, now)
+            if tell and decision.action in ACTS:
+                marks[stream] = replace(marks[stream], action_told_at=now)
         if tell:
             fired.append(decision)
     return fired, marks
@@ -77,6 +82,10 @@ def _is_edge(before: Mark, after: Mark, decision: Decision) -> bool:
         return before.troubled
     is_new = (before.condition, before.fence, before.generation) != (after.condition, after.fence, after.generation)
     return decision.verdict in TROUBLE and before.condition is not None and is_new
+
+
+def _still_due(before: Mark, decision: Decision, now: datetime) -> bool:
+    return decision.action in ACTS and before.action_told_at is not None and abs(now - before.action_told_at) >= DUE_AGAIN
 
 
 REST_SECONDS = 10.0

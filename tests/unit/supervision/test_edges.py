@@ -46,6 +46,13 @@ def test_a_need_for_action_is_an_event_at_first_sight() -> None:
     assert run(DEAD, DEAD, DEAD) == [True, False, False]
 
 
+def test_an_action_that_stays_due_is_an_event_again() -> None:
+    """What was in its way, such as a broker that could not be asked, may be gone; a wait is not repeated."""
+    assert run(DEAD, DEAD, DEAD, DEAD, DEAD, step=5.0) == [True, False, False, True, False]
+    assert run(DEAD, UNKNOWN, UNKNOWN, DEAD, DEAD, step=5.0) == [True, False, False, True, False]
+    assert run(WAITING, WAITING, WAITING, step=60.0) == [False, False, False]
+
+
 def test_death_and_recovery() -> None:
     """Death is told, the start in between is not, the first commit is."""
     risen = replace(STARTING, fence=4)
