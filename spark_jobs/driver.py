@@ -35,7 +35,7 @@ COUNT_TASKS_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 JVM_EXIT_SECONDS = 5.0
 DRAIN_SHARE = 0.9
-"""Of the time after which the host agent kills a driver that drains; the rest is for leaving."""
+"""Of the time after which the host agent kills a driver that drains; half of the rest is for the query to stop, half for leaving."""
 
 
 class Stopping(Exception):
@@ -179,6 +179,8 @@ def _run(driver: Driver, start: Start) -> None:
     _open_catalog(driver)
     driver.say("catalog is open")
     listen(driver.spark, Listener(driver.board, driver.spec.writes[0] if driver.spec.type == "bronze" else None))
+    wait_ms = 1000 * (1 - DRAIN_SHARE) / 2 * driver.platform.restart.drain_timeout_seconds
+    driver.spark.conf.set("spark.sql.streaming.stopTimeout", str(round(wait_ms)))
     query = start(driver)
     driver.say("query is started")
     tasks = driver.spark.sparkContext._jsc.sc().statusStore()  # type: ignore[union-attr]
@@ -220,7 +222,10 @@ def _drain(driver: Driver, query: StreamingQuery) -> None:
         time.sleep(0.01)
     if not query.isActive and not isinstance(driver.failure, Stopping):
         raise reason(driver, query)
-    query.stop()
+    try:
+        query.stop()
+    except Exception as error:  # a commit that hangs in the database cannot be interrupted: leave all the same, and say so
+        driver.say(f"the query did not stop: {error}")
 
 
 def _in_flight(checkpoint: Path) -> str | None:

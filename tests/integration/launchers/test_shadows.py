@@ -27,9 +27,10 @@ Home = Any
         ("change", Outcome.UNKNOWN, "changed while it was tried"),
     ],
 )
-def test_a_shadow_says_what_it_found(agent: Home, mode: str, outcome: Outcome, words: str) -> None:
+def test_a_shadow_says_what_it_found(agent: Home, monkeypatch: pytest.MonkeyPatch, mode: str, outcome: Outcome, words: str) -> None:
     """Its word is handed on with what was tried; no word, or other files by then, is never a yes. It leaves no folder, and no driver."""
     agent.mode(mode)
+    monkeypatch.setenv("K2_PLATFORM", agent.environment["K2_PLATFORM"])
     before = fingerprint(agent.runtime)
     found = agent.client.shadow(STREAM, "q1", 20)
     assert (found.stream, found.outcome) == (STREAM, outcome) and words in found.because and found.made_of
