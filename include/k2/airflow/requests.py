@@ -63,23 +63,30 @@ class AskApproval(ApprovalOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        from k2.airflow import control
-        from k2.registry.runtime import load_runtime
-
-        # Before anything else: the skips and the message of a rejection must not depend on what the database says.
-        super().execute_complete(context, event)
         by = event.get("responded_by_user")
         who = str(by["name"]) if by else NOBODY
-        approved = event["chosen_options"] == [self.APPROVE]
-        if approved:
-            self.log.info("Approved by %s", who)
-        else:
-            request, streams = control.Request.of(context), context["ti"].xcom_pull(task_ids=self.check_task_id)["streams"]
-            because = f"rejected by {who}: nothing was changed" if by else "nobody approved it in time: nothing was changed"
-            self.log.warning("%s of %s: %s", request.wish, request.choice, because)
-            control.conclude(load_runtime(), request, {stream: ("rejected", because) for stream in streams}, decided_by=who)
-        context["ti"].xcom_push(APPROVED_BY, who if approved else None)
-        return {"needed": True, "approved": approved, "by": who}
+        if event.get("chosen_options") != [self.APPROVE]:
+            self._note_rejection(context, who if by else None)
+            return super().execute_complete(context, event)  # ends this task by skipping what follows it
+        super().execute_complete(context, event)
+        self.log.info("Approved by %s", who)
+        context["ti"].xcom_push(APPROVED_BY, who)
+        return {"needed": True, "approved": True, "by": who}
+
+    def _note_rejection(self, context: Any, who: str | None) -> None:
+        """Keep who said no in the audit log. A database that is away does not make it a yes: nothing was recorded before."""
+        from k2.airflow import control
+        from k2.registry.runtime import load_runtime
+        from k2.state.database import StateUnavailable
+
+        request, streams = control.Request.of(context), context["ti"].xcom_pull(task_ids=self.check_task_id)["streams"]
+        because = f"rejected by {who}: nothing was changed" if who else "nobody approved it in time: nothing was changed"
+        self.log.warning("%s of %s: %s", request.wish, request.choice, because)
+        context["ti"].xcom_push("outcome", because)
+        try:
+            control.conclude(load_runtime(), request, {stream: ("rejected", because) for stream in streams}, decided_by=who or NOBODY)
+        except StateUnavailable as error:
+            self.log.error("The audit log lacks this rejection: %s", error)
 
 
 class ProveUpgrade(BaseOperator):
