@@ -85,7 +85,7 @@ def test_a_zombie_that_the_agent_knows_is_ended_when_it_thaws(watched: Watched, 
     assert (found.verdict, found.action, found.fence) == (Verdict.SPLIT_BRAIN, Action.END_OLDER, 2)
     assert watched.watch()[STREAM].ok and ProcessId.of(old) is None
     assert watched.look()[STREAM].verdict is Verdict.IDLE
-    (incident,) = watched.incidents()
+    (incident,) = [found for found in watched.incidents() if found["key"] == f"stream:{STREAM}"]
     assert incident["severity"] == "page" and incident["resolved_at"] is not None
 
 
