@@ -31,6 +31,7 @@ EXECUTED = {
     "logs airflow_scheduler -n 50": "",
     "logs airflow_triggerer -n 50": "",
     "logs bronze_binance -n 50": "session is up",
+    "logs postgres": "",
     "logs spares": "",
     "bench parse": "slowest dag file",
     "up": "Airflow: http://127.0.0.1:",
