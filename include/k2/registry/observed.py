@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum, StrEnum
+from enum import IntEnum, StrEnum, unique
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
+@unique
 class ExitCode(IntEnum):
     """How a driver leaves. Anything else is a crash; negative numbers are signals."""
 
@@ -19,7 +20,7 @@ class ExitCode(IntEnum):
     """Its checkpoint, its state or its source does not fit any more, or lost data: starting again cannot help."""
     CONFIG = 78
     """Its registry entry, a table or an argument is wrong: starting again cannot help."""
-    CUT_SHORT = 75
+    CUT_SHORT = 79
     """It was asked to stop, and left before a batch that it had planned was committed: the next driver replays it."""
     QUERY_FAILED = 70
     """Its query ended by an exception."""

@@ -54,7 +54,8 @@ def test_bronze(lab: Lab, schema_id: int) -> None:
         second = lab.start(stream)
     assert lab.last_commit(stream) < lab.last_plan(stream)
     lab.wait_until(lambda: bronze_positions(lab, stream) == kafka_positions(lab), "the successor replays the batch", alive=second, pause=0.5)
-    assert len(lab.summaries(stream)) == 1
+    # A query that starts before the first record commits an empty batch first.
+    assert [s["added-records"] for s in lab.summaries(stream) if "added-records" in s] == ["20"]
 
     # Killed when the commit was in the table and not yet in the commit log.
     more = trades(schema_id, 100, 20)
@@ -89,29 +90,6 @@ def test_bronze(lab: Lab, schema_id: int) -> None:
     lab.kafka.delete_topics([lab.platform.exchanges[EXCHANGE].topic])[lab.platform.exchanges[EXCHANGE].topic].result()
     assert lab.wait_exit(fourth, 90) == ExitCode.DEPENDENCY, fourth.log.read_text()[-3000:]
     assert (fourth.exit_record()["class"], fourth.exit_record()["failure"]["dependency"]) == ("dependency", "kafka")
-
-
-@pytest.mark.timeout(600)
-def test_a_stop_says_whether_it_drained(lab: Lab, schema_id: int, base_stack: Runtime) -> None:
-    """Asked to stop, a driver whose batch commits leaves with 0, and one whose batch is blocked leaves in time with a code and a word of its own."""
-    lab_file = yaml.safe_load(lab.platform_file.read_text())
-    lab_file["restart"]["drain_timeout_seconds"] = 5
-    lab.platform_file.write_text(yaml.safe_dump(lab_file))
-    stream = f"bronze_{lab.name}_binance"
-    first = lab.start(stream)
-    lab.produce("binance", [b"1", b"2", b"3"], NOW_MS)
-    lab.wait_until(lambda: lab.is_settled(stream), "a batch is committed", alive=first)
-    with lab.commits_blocked(stream) as waits:
-        lab.produce("binance", [b"4", b"5"], NOW_MS)
-        lab.wait_until(waits, "a commit waits", alive=first)
-        first.process.send_signal(signal.SIGTERM)
-        assert lab.wait_exit(first, 20) == ExitCode.CUT_SHORT, first.log.read_text()[-3000:]
-    assert f"stopped before batch {lab.last_plan(stream)} was committed" in first.exit_record()["message"]
-    second = lab.start(stream)
-    lab.wait_until(lambda: len(lab.rows(stream)) == 5 and lab.is_settled(stream), "the successor replays the batch", alive=second, pause=0.5)
-    second.process.send_signal(signal.SIGTERM)
-    assert lab.wait_exit(second, 20) == ExitCode.STOPPED
-    assert second.exit_record()["message"].startswith("drained")
 
 
 def killed_after_commit(lab: Lab, driver: RunningDriver, produce: Callable[[], None]) -> bool:
@@ -194,6 +172,30 @@ def test_silver(lab: Lab, registry: Switch, base_stack: Runtime) -> None:
     assert [int(s["k2.fence"]) for s in lab.summaries(stream)] == [2, 5]
     successor.process.send_signal(signal.SIGTERM)
     assert lab.wait_exit(successor, 60) == ExitCode.STOPPED
+
+
+@pytest.mark.timeout(600)
+def test_a_stop_says_whether_it_drained(lab: Lab, schema_id: int, base_stack: Runtime) -> None:
+    """Asked to stop, a driver whose batch commits leaves with 0, and one whose batch is blocked leaves in time with a code and a word of its own."""
+    lab_file = yaml.safe_load(lab.platform_file.read_text())
+    lab_file["restart"]["drain_timeout_seconds"] = 5
+    lab.platform_file.write_text(yaml.safe_dump(lab_file))
+    stream = f"bronze_{lab.name}_binance"
+    before = len(lab.rows(stream)) if lab.table(stream) is not None else 0
+    first = lab.start(stream)
+    lab.produce("binance", [b"1", b"2", b"3"], NOW_MS)
+    lab.wait_until(lambda: lab.is_settled(stream), "a batch is committed", alive=first)
+    with lab.commits_blocked(stream) as waits:
+        lab.produce("binance", [b"4", b"5"], NOW_MS)
+        lab.wait_until(waits, "a commit waits", alive=first)
+        first.process.send_signal(signal.SIGTERM)
+        assert lab.wait_exit(first, 20) == ExitCode.CUT_SHORT, first.log.read_text()[-3000:]
+    assert f"stopped before batch {lab.last_plan(stream)} was committed" in first.exit_record()["message"]
+    second = lab.start(stream)
+    lab.wait_until(lambda: len(lab.rows(stream)) == before + 5 and lab.is_settled(stream), "the successor replays the batch", alive=second, pause=0.5)
+    second.process.send_signal(signal.SIGTERM)
+    assert lab.wait_exit(second, 20) == ExitCode.STOPPED
+    assert second.exit_record()["message"].startswith("drained")
 
 
 def test_a_wrong_argument_is_a_configuration_error(lab: Lab) -> None:
