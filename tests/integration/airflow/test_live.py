@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from k2.launchers.client import AgentClient
 from k2.processes import ProcessId, family
 from k2.registry.observed import DriverState
@@ -73,6 +75,7 @@ def test_a_killed_driver_comes_back_and_people_are_told(platform_stack: Runtime,
     assert (launch["end_reason"], launch["exit_code"]) == ("died", -signal.SIGKILL)
 
 
+@pytest.mark.full
 def test_a_frozen_driver_is_replaced(platform_stack: Runtime, slack: Messages) -> None:
     """SIGSTOP to Python and JVM: found by what does not move, restarted under a higher fence, told; the thawed one is gone."""
     stream = "bronze_binance"

@@ -22,6 +22,8 @@ from k2.state import certificates
 from k2.state.database import connect
 from k2.watchdog.certifying import certify_due
 
+pytestmark = pytest.mark.full
+
 EXCHANGE = "kraken"
 WRAPPER = str(Path(__file__).parent / "killed.py")
 

@@ -20,6 +20,8 @@ from k2.state import streams
 from k2.state.database import connect
 from k2.watchdog.certifying import certify_due
 
+pytestmark = pytest.mark.full
+
 EXCHANGE = "kraken"
 
 

@@ -21,6 +21,8 @@ from k2.registry.runtime import Runtime
 from k2.registry.shadow import Outcome
 
 EXCHANGE = "kraken"
+pytestmark = pytest.mark.full
+
 TWO_SOURCES = """
 import sys
 sys.path.insert(0, "spark_jobs")
