@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -20,10 +15,12 @@ from k2.chaos.plan import Fault, Kind, Round
 from k2.chaos.proof import prove
 from k2.chaos.rounds import Rounds
 from k2.demo.market import Market
-from k2.registry.runtime import Runtime, load_runtime
+from k2.registry.runtime import Runtime
 from k2.stack import control
 from k2.state.database import connect
 from k2.state.streams import launches
+
+from ..stacks import PROFILE, current, stack_home
 
 TRIGGER_SECONDS = 5
 HANG_SECONDS = 3 * TRIGGER_SECONDS + 30
@@ -34,24 +31,9 @@ FROZEN, BLOCKED, CUT_OFF = "silver_kraken", "silver_binance", "bronze_kraken"
 
 @pytest.fixture(scope="module")
 def platform(request: pytest.FixtureRequest) -> Iterator[Runtime]:
-    """A platform of its own with Airflow, stopped at the end, and removed unless a test failed."""
-    home = Path(tempfile.mkdtemp(prefix="k2-eight-"))
-    home.chmod(0o755)
-    failed = request.session.testsfailed
-    try:
-        runtime = control.up(home, profile="demo", proxied=(CUT_OFF,))
-        os.environ["K2_RUNTIME"] = str(runtime.run / "runtime.json")
-        load_runtime.cache_clear()
+    """A platform of its own with Airflow, whose broker can be cut off for one driver."""
+    with stack_home(request.session, "eight") as home, current(control.up(home, profile=PROFILE, proxied=(CUT_OFF,))) as runtime:
         yield runtime
-    finally:
-        os.environ.pop("K2_RUNTIME", None)
-        load_runtime.cache_clear()
-        report = control.down(home)
-    if request.session.testsfailed > failed:
-        print(f"\nlogs of the stack are kept in {home / 'logs'}", file=sys.stderr)
-    else:
-        shutil.rmtree(home)
-    assert not report.left, f"processes left after down: {report.left}"
 
 
 def slowest_batch(platform: Runtime, stream: str) -> float:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from k2.registry.runtime import Runtime, load_runtime
+from k2.registry.runtime import Runtime
 from k2.stack import control
 
-PROFILE = "demo"
+from ..stacks import PROFILE, current, stack_home
+
 BASE = ("postgres", "kafka", "schema_registry")
 
 
@@ -34,28 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack_home(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """The K2_HOME of this run. Stopped at the end, and removed unless a test failed."""
-    home = Path(tempfile.mkdtemp(prefix="k2-test-"))
-    home.chmod(0o755)
-    yield home
-    report = control.down(home)
-    if request.session.testsfailed:
-        print(f"\nlogs of the stack are kept in {home / 'logs'}", file=sys.stderr)
-    else:
-        shutil.rmtree(home)
-    assert not report.left, f"processes left after down: {report.left}"
-
-
-@pytest.fixture(scope="session")
-def base_stack(stack_home: Path) -> Iterator[Runtime]:
+def base_stack(request: pytest.FixtureRequest) -> Iterator[Runtime]:
     """PostgreSQL with the suite's schema, Kafka with its topics, the schema registry with its schemas."""
-    runtime = control.up(stack_home, profile=PROFILE, services=BASE)
-    os.environ["K2_RUNTIME"] = str(runtime.run / "runtime.json")
-    load_runtime.cache_clear()
-    yield runtime
-    del os.environ["K2_RUNTIME"]
-    load_runtime.cache_clear()
+    with stack_home(request.session, "test") as home, current(control.up(home, profile=PROFILE, services=BASE)) as runtime:
+        yield runtime
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +46,5 @@ def platform_stack(base_stack: Runtime) -> Runtime:
 @pytest.fixture(scope="session")
 def own_database(request: pytest.FixtureRequest) -> Iterator[Runtime]:
     """PostgreSQL alone, in a home of its own: for tests that raise fences and change what is wanted of real streams."""
-    home = Path(tempfile.mkdtemp(prefix="k2-database-"))
-    home.chmod(0o755)
-    try:
+    with stack_home(request.session, "database") as home:
         yield control.up(home, profile=PROFILE, services=("postgres",))
-    finally:
-        report = control.down(home)
-        if not request.session.testsfailed:
-            shutil.rmtree(home)
-    assert not report.left, f"processes left after down: {report.left}"

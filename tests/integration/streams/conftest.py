@@ -25,8 +25,8 @@ def registry(base_stack: Runtime) -> Iterator[Switch]:
 
 
 @pytest.fixture(scope="module")
-def lab(base_stack: Runtime, stack_home: Path, registry: Switch) -> Iterator[Lab]:
+def lab(base_stack: Runtime, registry: Switch) -> Iterator[Lab]:
     name = f"lab{uuid.uuid4().hex[:6]}"
-    lab = Lab(base_stack, stack_home / name, name, registry.url)
+    lab = Lab(base_stack, base_stack.home / name, name, registry.url)
     yield lab
     lab.close()
