@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -52,7 +53,7 @@ def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit code: 2 for a mistake that the user can mend, 130 after Ctrl-C."""
+    """Returns the exit code: 2 for a mistake that the user can mend, 130 after Ctrl-C or SIGTERM."""
     args = parser_for(arguments).parse_args(arguments)
     try:
         return int(args.run(args))
@@ -66,4 +67,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a command started for itself, it stops either way
     sys.exit(main(sys.argv[1:]))

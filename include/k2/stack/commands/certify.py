@@ -26,25 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from k2.probes.state import StateProbe
+    from k2.stack.chosen import chosen
     from k2.stack.errors import K2Error
-    from k2.stack.home import Home
     from k2.stack.progress import console
     from k2.state import certificates
     from k2.state.database import StateUnavailable
     from k2.supervision.certificate import certify
     from k2.watchdog.certifying import read_history
 
-    home = Home.at()
-    runtime = home.runtime()
-    if runtime is None:
-        raise K2Error(f"the platform of {home.path} was never started: start it with ./k2 up")
-    streams = list(runtime.platform.streams)
-    if args.stream is not None and args.stream not in streams:
-        raise K2Error(f"stream {args.stream!r} is not declared: use one of {', '.join(streams)}")
+    runtime, streams = chosen(args.stream)
     found: list[tuple[Certificate, int, list[int]]] = []
     state = StateProbe(runtime)
     try:
-        for stream in streams if args.stream is None else [args.stream]:
+        for stream in streams:
             certificate = certify(read_history(runtime, state, stream, files_of=None))
             kept = state.ask(lambda connection, stream=stream: certificates.kept(connection, stream))
             found.append((certificate, len(kept), certificates.changed(kept)))

@@ -49,5 +49,5 @@ def run(args: argparse.Namespace) -> int:
             header, done = chaos.begin(Options(random.randrange(10_000) if args.seed is None else args.seed, args.faults)), []
         shown.print(f"Seed {header.seed}, {header.faults} faults, {len(done)} rounds done before" if done else f"Seed {header.seed}, {header.faults} faults")
         if header.without:
-            shown.print(f"Left out on this machine: {', '.join(header.without)} (only root can give the checkpoints a disk of their own)")
+            shown.print(f"Left out on this machine: {', '.join(header.without)} (only root can fill a disk of the checkpoints' own, and make control groups)")
         return 0 if chaos.go(header, done) else 1

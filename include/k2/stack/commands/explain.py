@@ -27,22 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from k2.probes.observer import observe
-    from k2.stack.errors import K2Error
-    from k2.stack.home import Home
+    from k2.stack.chosen import chosen
     from k2.stack.progress import console
     from k2.supervision.edges import CALM
     from k2.watchdog import examine
 
-    home = Home.at()
-    runtime = home.runtime()
-    if runtime is None:
-        raise K2Error(f"the platform of {home.path} was never started: start it with ./k2 up")
-    if args.stream not in runtime.platform.streams:
-        raise K2Error(f"stream {args.stream!r} is not declared: use one of {', '.join(runtime.platform.streams)}")
+    runtime, (stream,) = chosen(args.stream)
     now = datetime.now(UTC)
-    found = examine(runtime, observe(runtime, args.stream), now)
+    found = examine(runtime, observe(runtime, stream), now)
     console().print(render(found.observation, found.decision, now))
-    console().print(_certificate(runtime, args.stream), markup=False)
+    console().print(_certificate(runtime, stream), markup=False)
     return 0 if found.decision.verdict in CALM else 1
 
 

@@ -28,17 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from k2.ledger import read
+    from k2.stack.chosen import chosen
     from k2.stack.errors import K2Error
-    from k2.stack.home import Home
     from k2.stack.progress import console
     from k2.state.database import StateUnavailable, connect
 
-    home = Home.at()
-    runtime = home.runtime()
-    if runtime is None:
-        raise K2Error(f"the platform of {home.path} was never started: start it with ./k2 up")
-    if args.stream is not None and args.stream not in runtime.platform.streams:
-        raise K2Error(f"stream {args.stream!r} is not declared: use one of {', '.join(runtime.platform.streams)}")
+    runtime, _ = chosen(args.stream)
     try:
         with connect(runtime, "reader") as connection:
             account = read(connection, runtime.platform, datetime.now(UTC), stream=args.stream, days=args.days)
