@@ -64,14 +64,17 @@ def _driver_term(place: Place, stream: str) -> Iterator[str]:
     yield _send(place.driver(stream)[1][:1], signal.SIGTERM)
 
 
-@contextmanager
-def _driver_oom(place: Place, stream: str) -> Iterator[str]:
-    jvm = place.jvm(stream)
-    with memory.exhausted(jvm) as how:
-        if until(lambda: not jvm.alive, 60) is not True:
-            jvm.send(signal.SIGKILL)
-            raise NothingToHurt(f"the JVM of {stream} lived on without memory for a minute")
+def _out_of_memory(find: Callable[[Place, str], ProcessId]) -> Injury:
+    @contextmanager
+    def hurt(place: Place, target: str) -> Iterator[str]:
+        process = find(place, target)
+        with memory.exhausted(process) as how:
+            if until(lambda: not process.alive, 60) is not True:
+                process.send(signal.SIGKILL)
+                raise NothingToHurt(f"{process.name} {process.pid} lived on without memory for a minute")
         yield how
+
+    return hurt
 
 
 @contextmanager
@@ -229,9 +232,13 @@ def _two_watchdogs(place: Place, stream: str) -> Iterator[str]:
     yield f"driver {killed}; two more watchdogs made {started} starts"
 
 
-@contextmanager
-def _spare_kill(place: Place, _: str) -> Iterator[str]:
-    yield _send(place.spare(), signal.SIGKILL)
+def _spare(signum: signal.Signals, *, whole: bool = True) -> Injury:
+    @contextmanager
+    def hurt(place: Place, _: str) -> Iterator[str]:
+        members = place.spare()
+        yield _send(members if whole else members[:1], signum)
+
+    return hurt
 
 
 @contextmanager
@@ -276,7 +283,7 @@ def _disk_full(place: Place, _: str) -> Iterator[str]:
 FAULTS: dict[Kind, Injury] = {
     Kind.DRIVER_KILL: _driver_kill,
     Kind.DRIVER_TERM: _driver_term,
-    Kind.DRIVER_OOM: _driver_oom,
+    Kind.DRIVER_OOM: _out_of_memory(Place.jvm),
     Kind.DRIVER_FREEZE: _driver_freeze,
     Kind.DRIVER_ZOMBIE: _driver_zombie,
     Kind.DOUBLE_START: _double_start,
@@ -296,9 +303,15 @@ FAULTS: dict[Kind, Injury] = {
     Kind.TWO_WATCHDOGS: _two_watchdogs,
     Kind.AGENT_KILL: _signalled("host_agent", signal.SIGKILL),
     Kind.AGENT_FREEZE: _stopped("host_agent"),
-    Kind.SPARE_KILL: _spare_kill,
+    Kind.AGENT_TERM: _signalled("host_agent", signal.SIGTERM),
+    Kind.AGENT_OOM: _out_of_memory(lambda place, _: place.service("host_agent")[0]),
+    Kind.SPARE_KILL: _spare(signal.SIGKILL),
+    Kind.SPARE_TERM: _spare(signal.SIGTERM, whole=False),
+    Kind.SPARE_OOM: _out_of_memory(lambda place, _: next(p for p in place.spare() if p.name == "java")),
     Kind.SPARE_FREEZE: _spare_freeze,
     Kind.FEED_KILL: _feed(signal.SIGKILL),
     Kind.FEED_FREEZE: _feed(signal.SIGSTOP),
+    Kind.FEED_TERM: _feed(signal.SIGTERM),
+    Kind.FEED_OOM: _out_of_memory(lambda place, exchange: place.service(f"feed_{exchange}")[0]),
     Kind.DISK_FULL: _disk_full,
 }

@@ -47,10 +47,16 @@ class Kind(StrEnum):
     TWO_WATCHDOGS = "two watchdogs at once"
     AGENT_KILL = "host agent killed"
     AGENT_FREEZE = "host agent frozen"
+    AGENT_TERM = "host agent asked to leave by a signal"
+    AGENT_OOM = "host agent out of memory"
     SPARE_KILL = "spare killed"
+    SPARE_TERM = "spare asked to leave by a signal"
+    SPARE_OOM = "spare out of memory"
     SPARE_FREEZE = "spare frozen, driver killed"
     FEED_KILL = "feed killed"
     FEED_FREEZE = "feed frozen"
+    FEED_TERM = "feed asked to leave by a signal"
+    FEED_OOM = "feed out of memory"
     DISK_FULL = "disk of the checkpoints full"
 
 
@@ -96,10 +102,16 @@ RULES: Mapping[Kind, Rule] = {
     Kind.TWO_WATCHDOGS: Rule(Target.STREAM, DEATH, new_driver=True),
     Kind.AGENT_KILL: Rule(Target.PART, PART),
     Kind.AGENT_FREEZE: Rule(Target.PART, PART, lasts_seconds=10),
+    Kind.AGENT_TERM: Rule(Target.PART, PART, weight=1),
+    Kind.AGENT_OOM: Rule(Target.PART, PART, weight=1),
     Kind.SPARE_KILL: Rule(Target.PART, PART, weight=1, waits=True),
+    Kind.SPARE_TERM: Rule(Target.PART, PART, weight=1, waits=True),
+    Kind.SPARE_OOM: Rule(Target.PART, PART, weight=1, waits=True),
     Kind.SPARE_FREEZE: Rule(Target.STREAM, DEATH, weight=1, waits=True, new_driver=True),
     Kind.FEED_KILL: Rule(Target.FEED, PART),
     Kind.FEED_FREEZE: Rule(Target.FEED, PART, lasts_seconds=10, weight=1),
+    Kind.FEED_TERM: Rule(Target.FEED, PART, weight=1),
+    Kind.FEED_OOM: Rule(Target.FEED, PART, weight=1),
     Kind.DISK_FULL: Rule(Target.PART, 150.0, lasts_seconds=8, weight=1),
 }
 

@@ -34,6 +34,8 @@ CHECKPOINTS_MB = 256
 FORGIVEN_MINUTES = 1
 """A run is weeks of faults in an hour: what a stream's deaths cost it must be over before its next one."""
 SETTLE_SECONDS = 240.0
+NEED_GROUPS = (Kind.SPARE_OOM, Kind.FEED_OOM, Kind.AGENT_OOM)
+"""What rests may live on without new memory: only a control group, which root can make, ends it for sure."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ class Run:
             raise K2Error(f"{self._home} holds an earlier run: go on with it by ./k2 chaos --resume, or let it go by --discard")
         for folder in (self._home, self._home / "data", self._home / "data" / "checkpoints"):
             folder.mkdir(mode=0o755)
-        without = () if self._own_disk() else (Kind.DISK_FULL.value,)
-        header = Header(options.seed, options.faults, without)
+        without = [] if self._own_disk() else [Kind.DISK_FULL]
+        if os.geteuid() != 0:
+            without += NEED_GROUPS
+        header = Header(options.seed, options.faults, tuple(kind.value for kind in without))
         self._journal.begin(header)
         return header
 
