@@ -1,4 +1,4 @@
-"""Airflow, wherever a test imports it, belongs to the tests: a home of their own, with SQLite and no examples."""
+"""What all tests share: recordings where they are at hand, and an Airflow of their own, with SQLite and no examples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
+
+import pytest
 
 for name in [n for n in os.environ if n.startswith("AIRFLOW")]:
     del os.environ[name]
@@ -13,3 +16,12 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="k2-test-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def recordings_folder() -> Path:
+    """Real traffic of both exchanges, recorded; it is not part of the project."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no recordings in {folder}")
+    return folder

@@ -153,11 +153,3 @@ def lab() -> Any:
     import types
 
     return types.SimpleNamespace(exchanges=exchanges, until=until, Listening=Listening, free_port=free_port)
-
-
-@pytest.fixture(scope="session")
-def recordings_folder() -> Path:
-    folder = Path(__file__).resolve().parents[4] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no recordings in {folder}")
-    return folder

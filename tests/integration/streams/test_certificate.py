@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,15 @@ from streams_registry import register_schema
 
 from k2.checkpoints.reader import read_tail
 from k2.registry.certificate import Certificate, Color
-from k2.registry.platform import load_platform
 from k2.registry.runtime import Runtime
 from k2.state import certificates
 from k2.state.database import connect
 from k2.watchdog.certifying import certify_due
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("platform_of_the_lab")]
 
 EXCHANGE = "kraken"
 WRAPPER = str(Path(__file__).parent / "killed.py")
-
-
-@pytest.fixture(autouse=True)
-def platform_of_the_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the library calls the platform is the lab's."""
-    monkeypatch.setenv("K2_PLATFORM", str(lab.platform_file))
-    load_platform.cache_clear()
-    yield
-    load_platform.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,23 +14,13 @@ from streams_records import NOW_MS
 from k2.launchers.retention import Preflight
 from k2.launchers.start import NotSafe, start
 from k2.registry.certificate import Color
-from k2.registry.platform import load_platform
 from k2.state import streams
 from k2.state.database import connect
 from k2.watchdog.certifying import certify_due
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("platform_of_the_lab")]
 
 EXCHANGE = "kraken"
-
-
-@pytest.fixture(autouse=True)
-def platform_of_the_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the library calls the platform is the lab's."""
-    monkeypatch.setenv("K2_PLATFORM", str(lab.platform_file))
-    load_platform.cache_clear()
-    yield
-    load_platform.cache_clear()
 
 
 class Agent:

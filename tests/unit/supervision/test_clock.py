@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Head, Observation, QueryStatus, Reading, Verdict, Wanted
-from k2.registry.platform import load_platform
 from k2.supervision.conclude import READING_LIMIT
 from k2.supervision.edges import HUNG
 from k2.supervision.judge import judge
 from k2.supervision.progress import STANDS
 
-NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-STREAM = "bronze_binance"
-PLATFORM = load_platform()
-SPEC, RESTART = PLATFORM.streams[STREAM], PLATFORM.restart
+from .observations import NOW, RESTART, SPEC, STREAM, ago
+
 HOUR = timedelta(hours=1)
-
-
-def ago(seconds: float) -> datetime:
-    return NOW - timedelta(seconds=seconds)
 
 
 WANTED = Wanted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import given
@@ -13,14 +13,11 @@ from k2.registry.observed import Action, Decision, Driver, DriverState, Observat
 from k2.registry.platform import load_platform
 from k2.supervision.order import arrange
 
-NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+from .observations import NOW, ago
+
 PLATFORM = load_platform()
 NAMES = list(PLATFORM.streams)
 UNREAD = Reading[Any](NOW, error="not read")
-
-
-def ago(seconds: float) -> datetime:
-    return NOW - timedelta(seconds=seconds)
 
 
 def pair(stream: str, verdict: Verdict, action: Action, *, died: float | None = None, coming: bool = False) -> tuple[Observation, Decision]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,15 +16,10 @@ from k2.supervision.edges import HUNG
 from k2.supervision.judge import judge
 from k2.supervision.progress import STANDS, patience, quiet_limit
 
-NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+from .observations import NOW, RESTART, SILENT, ago
+
 STREAM = "silver_binance"
-PLATFORM = load_platform()
-SPEC = PLATFORM.streams[STREAM].model_copy(update={"trigger_seconds": 10})
-RESTART = PLATFORM.restart
-
-
-def ago(seconds: float) -> datetime:
-    return NOW - timedelta(seconds=seconds)
+SPEC = load_platform().streams[STREAM].model_copy(update={"trigger_seconds": 10})
 
 
 WANTED = Wanted("running", 2, 5, launch_generation=2, intent_at=ago(9001), launched_at=ago(9000), first_commit_at=ago(8990), first_commit_batch=7)
@@ -36,7 +31,6 @@ CAUGHT_UP = Checkpoint("q", 9, 9, ago(3600), {"snapshot_id": 1}, ago(3601))
 IN_FLIGHT = replace(CAUGHT_UP, last_offset_batch=10, last_offset_at=ago(100), last_commit_at=ago(110))
 LEVEL = Head({"snapshot_id": 1}, lag_rows=0, lag_seconds=0.0)
 AHEAD = Head({"snapshot_id": 2}, lag_rows=5, lag_seconds=20.0)
-SILENT = Reading[Any](ago(0.1), error="ReadTimeout: timed out")
 
 
 def decide(**parts: Any) -> Decision:

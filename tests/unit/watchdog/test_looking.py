@@ -8,18 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from k2.registry.observed import Checkpoint, Driver, DriverState, Head, Observation, QueryStatus, Reading, Verdict, Wanted
+from k2.registry.observed import Observation, QueryStatus, Reading, Verdict
 from k2.registry.platform import load_platform
 from k2.watchdog.judged import examine
 from k2.watchdog.recording import silences
 
-A, B = "bronze_binance", "bronze_kraken"
-LAUNCHED = datetime.now(UTC) - timedelta(minutes=5)
-WANTED = Wanted("running", 1, 1, 1, LAUNCHED, LAUNCHED, LAUNCHED, 0)
-DRIVER = Driver(DriverState.RUNNING, fence=1, started_at=LAUNCHED)
-DEAD = replace(DRIVER, state=DriverState.EXITED, exit_code=-9)
-CHECKPOINT = Checkpoint("q", 3, 3, LAUNCHED, {"t": {"0": 1}})
-HEAD = Head({"t": {"0": 1}}, 0, 0.0)
+from .readings import CHECKPOINT, DEAD, DRIVER, HEAD, LAUNCHED, WANTED, A, B
 
 
 def now(value: Any) -> Reading[Any]:

@@ -18,18 +18,12 @@ import pytest
 from k2 import watchdog
 from k2.probes.driver import Drivers
 from k2.probes.observer import Progress, Quick
-from k2.registry.observed import Action, Checkpoint, Driver, DriverState, Head, QueryStatus, Reading, Verdict, Wanted
+from k2.registry.observed import Action, Driver, QueryStatus, Reading, Verdict
 from k2.registry.platform import load_platform
 from k2.state.database import StateUnavailable
 from k2.watchdog import poll as poll_module
 
-A, B = "bronze_binance", "bronze_kraken"
-LAUNCHED = datetime.now(UTC) - timedelta(minutes=5)
-WANTED = Wanted("running", 1, 1, 1, LAUNCHED, LAUNCHED, LAUNCHED, 0)
-DRIVER = Driver(DriverState.RUNNING, fence=1, started_at=LAUNCHED)
-DEAD = replace(DRIVER, state=DriverState.EXITED, exit_code=-9)
-CHECKPOINT = Checkpoint("q", 3, 3, LAUNCHED, {"t": {"0": 1}})
-HEAD = Head({"t": {"0": 1}}, 0, 0.0)
+from .readings import CHECKPOINT, DEAD, DRIVER, HEAD, WANTED, A, B
 
 
 def word(fence: int, at: datetime) -> QueryStatus:

@@ -1,0 +1,197 @@
+"""What is not started by itself: a start that would lose rows, and a death that would only repeat."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from k2 import watchdog
+from k2.airflow import control
+from k2.registry.observed import Action, Verdict
+from k2.registry.wishes import Wish
+from k2.state import audit, database, skips, streams
+from k2.supervision import policy
+
+STREAM = "bronze_binance"
+Watched = Any
+
+
+def test_a_checkpoint_that_lost_its_identity_is_never_started(watched: Watched) -> None:
+    """After a death, by an urgent look or a full one, the stream is held and paged; adopting it goes on from there."""
+    watched.up()
+    (watched.runtime.checkpoint(STREAM) / "metadata").write_text('{"id":"another"}')
+    watched.kill()
+    held = watchdog.act(watched.runtime, [found.decision for found in watchdog.urgent(watched.runtime)])
+    assert [(done.ok, done.detail.startswith("held: its checkpoint belongs to query another")) for done in held] == [(True, True)]
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action) == (Verdict.REWIND, Action.NONE)
+    assert any("lost its place" in incident["title"] or "died" in incident["title"] for incident in watched.incidents())
+    watched.want("running")
+    assert watched.watch() == {}, "a plain start does not override it"
+    with database.connect(watched.runtime, "control") as connection:
+        streams.forget_checkpoint(connection, STREAM)
+    assert watched.watch()[STREAM].fence == 2
+
+
+def test_a_stream_whose_place_kafka_no_longer_holds_is_never_started(watched: Watched) -> None:
+    """Held and paged with the lost range; a plain start does not override it; adopted, its driver may skip that range and the ledger says so."""
+    watched.up()
+    watched.commit(STREAM, 40)
+    watched.look()
+    watched.kafka.start, watched.kafka.end = 100, 150
+    watched.kill()
+    lost = "Kafka no longer holds 60 records of market.crypto.trades.binance.raw that were not read: partition 0 [40, 100)"
+    assert watched.watch()[STREAM].detail == f"held: {lost}"
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action) == (Verdict.REWIND, Action.NONE) and found.because.startswith(lost)
+    assert any(i["severity"] == "page" and lost in i["detail"] for i in watched.incidents())
+    watched.want("running")
+    assert watched.watch() == {} and len(watched.ledger()) == 1
+
+    watched.adopt()
+    assert watched.watch()[STREAM].fence == 2
+    launch = watched.ledger()[-1]
+    assert (launch["adopted"], launch["accepted_loss"]) == (True, {"0": [40, 100]})
+    assert json.loads(watched.runtime.accepted_loss(STREAM, 2).read_text()) == {"0": [40, 100]}
+    watched.home.wait_begun(len(watched.names) + 1)
+    watched.kill()
+    watched.home.wait_until(lambda: STREAM in watched.watch(), "its backoff is over")
+    assert watched.ledger()[-1]["accepted_loss"] == {"0": [40, 100]}, "before its first commit the same word still counts"
+    watched.home.wait_begun(len(watched.names) + 2)
+    watched.commit(STREAM, 130)
+    watched.look()
+    watched.kafka.start, watched.kafka.end = 140, 150
+    watched.kill()
+    watched.home.wait_until(lambda: STREAM in watched.watch() or watched.look()[STREAM].verdict is Verdict.REWIND, "it is tried or held")
+    assert watched.look()[STREAM].verdict is Verdict.REWIND, "what is lost later needs another word"
+
+
+def test_a_topic_that_was_made_anew_needs_a_new_checkpoint(watched: Watched) -> None:
+    """Its end lies before what was committed: adopted, the checkpoint is moved aside whole, and the stream begins anew."""
+    watched.up()
+    watched.commit(STREAM, 40)
+    watched.look()
+    watched.kafka.end = 5
+    watched.kill()
+    assert "partition 0 ends at 5, and 40 was reached already" in watched.watch()[STREAM].detail
+    before = sorted(p.name for p in watched.runtime.checkpoint(STREAM).rglob("*"))
+    watched.adopt()
+    assert watched.watch()[STREAM].fence == 2
+    aside = watched.runtime.checkpoints.with_name("checkpoints.aside") / f"{watched.runtime.checkpoint(STREAM).name}-before-2"
+    assert sorted(p.name for p in aside.rglob("*")) == before and not watched.runtime.checkpoint(STREAM).exists()
+    with database.connect(watched.runtime, "reader") as connection:
+        wanted = streams.wanted(connection, STREAM)
+    assert (wanted.known_query_id, wanted.known_batch, wanted.held_for) == (None, None, None)
+    assert watched.look()[STREAM].verdict is Verdict.STARTING
+
+
+def test_a_driver_with_a_mistake_in_its_configuration_is_left_down(watched: Watched) -> None:
+    """Exit 78 opens an incident and starts nothing until a person asks."""
+    watched.up()
+    exit_file = watched.runtime.driver_dir(STREAM, 1) / "exit.json"
+    watched.home.kill_agent()
+    exit_file.write_text(json.dumps({"code": 78, "class": "Config", "message": "no such table"}))
+    os.kill(json.loads((exit_file.parent / "record.json").read_text())["pid"], signal.SIGKILL)
+    watched.home.start_agent()
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action, found.not_before) == (Verdict.DEAD, Action.WAIT, None)
+    assert "no such table" in watched.incidents()[0]["detail"] and watched.watch() == {}
+    watched.want("running")
+    assert watched.watch()[STREAM].fence == 2
+
+
+def test_a_batch_that_fails_twice_in_the_same_way_is_held_until_a_person_skips_its_records(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more attempt, then POISONED, paged with the records; skip-poison notes them with who and why, and starts the stream."""
+    monkeypatch.setattr(policy, "backoff", lambda *_: timedelta(0))
+    silver, bronze = "silver_binance", "bronze_kraken"
+    watched.up()
+    watched.home.mode(f"poison-{silver} poison-{bronze}")
+    for stream in (silver, bronze):
+        watched.kill(stream)
+    for attempt in (2, 3):
+        assert {name: done.fence for name, done in watched.watch().items()} == {silver: attempt, bronze: attempt}
+        watched.home.wait_until(lambda: watched.home.has_exited(silver) and watched.home.has_exited(bronze), "both died")
+    found = watched.look()
+    assert {(found[name].verdict, found[name].action) for name in (silver, bronze)} == {(Verdict.POISONED, Action.NONE)}
+    assert watched.watch() == {}
+    row = watched.ledger(silver)[-1]
+    assert (row["failure_class"], row["fingerprint"], row["failed_batch"], row["failed_records"]) == (
+        "query",
+        "ArithmeticException-1",
+        1,
+        {"trades": {"2": [[40, 40]]}},
+    )
+    (page,) = [incident for incident in watched.incidents() if incident["key"] == f"held:{silver}"]
+    assert page["severity"] == "page" and "trades partition 2 offset 40" in page["detail"]
+    assert all(incident["resolved_at"] for incident in watched.incidents() if incident["key"] == f"stream:{silver}")
+    wish = {"who": "ann", "reason": "a record that nobody needs"}
+    for stream, words in ((bronze, "is a Bronze stream"), ("silver_kraken", "only a stream that is held as POISONED needs that")):
+        with pytest.raises(control.RequestRefused, match=words):
+            control.check(watched.runtime, control.Request(Wish.SKIP_POISON, stream, run_id="run", **wish))
+    request = control.Request(Wish.SKIP_POISON, silver, run_id="run", **wish)
+    asked = control.check(watched.runtime, request)
+    assert asked.risky and "offset 40" in asked.body
+    with pytest.raises(control.RequestRefused, match="needs an approval, and nobody gave one"):
+        control.record(watched.runtime, request)
+    control.record(watched.runtime, request, approved_by="bob")
+    with database.connect(watched.runtime, "reader") as connection:
+        (skip,) = skips.of(connection, silver)
+        (row,) = connection.execute("SELECT who, action, reason, approved_by FROM k2.audit").fetchall()
+    assert (skip.batch, skip.records) == (1, {"trades": {"2": [[40, 40]]}})
+    assert row == {"action": "skip-poison", "approved_by": "bob", **wish}
+    watched.home.mode("")
+    assert {name: done.fence for name, done in watched.watch().items()} == {silver: 4}
+    watched.commit(silver, 1)
+    watched.home.wait_until(lambda: watched.look()[silver].verdict is Verdict.IDLE, "it goes on")
+    assert [i["key"] for i in watched.incidents() if i["resolved_at"] is None] == [f"held:{bronze}"]
+
+
+def test_an_upgrade_is_recorded_only_when_its_shadow_has_passed(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shadow that fails leaves the driver as it is, with the reason in the audit log; one that passes lets the next fence take over, once."""
+    monkeypatch.setenv("K2_PLATFORM", watched.home.environment["K2_PLATFORM"])
+    watched.up()
+    before = watched.pid()
+    request = control.Request(Wish.UPGRADE, STREAM, "the decoder was mended", "ann", "run 1")
+    watched.home.mode("bad-shadow")
+    with pytest.raises(control.RequestRefused, match="its running driver was not touched: .* does not fit its checkpoint: tried q"):
+        control.prove(watched.runtime, request)
+    with pytest.raises(control.RequestRefused, match="is not what was tried"):
+        control.record(watched.runtime, request)
+    assert watched.watch() == {} and watched.pid() == before
+    watched.home.mode("")
+    found = control.prove(watched.runtime, request)
+    control.record(watched.runtime, request, proven=found.made_of)
+    done = watched.watch()[STREAM]
+    assert (done.action, done.fence, done.drained) == (Action.REPLACE, 2, True) and watched.pid() != before
+    with database.connect(watched.runtime, "reader") as connection:
+        rows = audit.recent(connection, STREAM)
+    assert [row["outcome"] for row in rows] == ["recorded", "incompatible"] and "tried q" in rows[1]["after"]["because"]
+
+
+def test_a_crash_loop_is_held(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill and four deaths without a commit in between: held and paged, a start on request empties the bucket, and what a dependency did does not fill it."""
+    monkeypatch.setattr(policy, "backoff", lambda *_: timedelta(0))
+    watched.up()
+    watched.home.mode("exit")
+    watched.kill()
+    for attempt in range(2, 6):  # the kill weighs half
+        assert watched.watch()[STREAM].fence == attempt
+        watched.home.wait_until(lambda: watched.home.has_exited(STREAM), "it died")
+    found = watched.look()[STREAM]
+    assert (found.verdict, found.action) == (Verdict.CRASH_LOOP, Action.WAIT)
+    assert found.not_before is not None and found.not_before > datetime.now(UTC) + timedelta(minutes=5)
+    assert watched.watch() == {}
+    assert [i["key"] for i in watched.incidents() if i["resolved_at"] is None] == [f"held:{STREAM}"]
+    watched.want("running")
+    assert watched.watch()[STREAM].fence == 6
+    watched.home.wait_until(lambda: watched.home.has_exited(STREAM), "it died")
+    assert watched.watch()[STREAM].fence == 7
+    with database.connect(watched.runtime, "admin") as admin:
+        admin.execute("UPDATE k2.launches SET failure_class = 'dependency'")
+    with database.connect(watched.runtime, "control") as connection:
+        assert streams.wanted(connection, STREAM).deaths == 0
