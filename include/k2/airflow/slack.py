@@ -7,7 +7,6 @@ between Slack's answer and the database's sends a message twice: twice is better
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.slack.hooks.slack import SlackHook
@@ -16,7 +15,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.http_retry.builtin_handlers import ConnectionErrorRetryHandler, RateLimitErrorRetryHandler
 
 from k2.alerts import messages
-from k2.alerts.due import Due
+from k2.alerts.slack import post, show
 from k2.alerts.waiting import waiting
 from k2.registry.runtime import Runtime
 from k2.state import windows
@@ -51,12 +50,16 @@ def tell(runtime: Runtime) -> list[Told]:
         timeout=TIMEOUT_SECONDS,
         retry_handlers=[ConnectionErrorRetryHandler(max_retry_count=1), RateLimitErrorRetryHandler(max_retry_count=1)],
     )
+
+    def call(method: str, body: dict[str, Any]) -> Any:
+        return hook.call(method, json=body)
+
     telling = waiting(runtime)
     done: list[Told] = []
     for window, happened in telling.digests:
         message = messages.window_over(window, happened, runtime.platform.alerts.routes, runtime.airflow)
         try:
-            _post(hook, message)
+            post(call, message)
         except SlackApiError as error:  # no digest may keep a page waiting
             done.append(Told(None, message.text, f"Slack answered {error.response.get('error')!r}", ok=False))
             continue
@@ -70,7 +73,7 @@ def tell(runtime: Runtime) -> list[Told]:
         done.append(Told(None, message.text, "digest", ok=True))
     for incident, what in telling.incidents:
         try:
-            message = send(hook, incident, what, runtime)
+            message = show(call, incident, what, runtime.platform.alerts.routes, runtime.airflow)
         except SlackApiError as error:
             done.append(Told(incident["id"], incident["title"], f"Slack answered {error.response.get('error')!r}", ok=False))
             continue
@@ -81,29 +84,3 @@ def tell(runtime: Runtime) -> list[Told]:
             told(connection, incident, message)
         done.append(Told(incident["id"], incident["title"], what, ok=True))
     return done
-
-
-def send(hook: SlackHook, incident: dict[str, Any], what: Due, runtime: Runtime) -> dict[str, Any]:
-    """Bring Slack up to date with one incident. Returns where its message is: {"channel", "ts"}.
-
-    A reminder is shown in the channel too; any other reply stays in the thread of the incident's one message.
-    """
-    make = messages.resolved if what is Due.RESOLVED else messages.opened
-    message = make(incident, runtime.platform.alerts.routes, runtime.airflow)
-    first = incident["message"]
-    if not first:
-        return _post(hook, message)
-    try:
-        hook.call("chat.update", json={"channel": first["channel"], "ts": first["ts"], "text": message.text, "blocks": message.blocks})
-    except SlackApiError as error:
-        if error.response.get("error") != "message_not_found":
-            raise
-        return _post(hook, message)
-    answer = {"channel": first["channel"], "thread_ts": first["ts"], "text": messages.reply(incident, what, datetime.now(UTC))}
-    hook.call("chat.postMessage", json=answer | ({"reply_broadcast": True} if what is Due.REMINDER else {}))
-    return {"channel": first["channel"], "ts": first["ts"]}
-
-
-def _post(hook: SlackHook, message: messages.Message) -> dict[str, Any]:
-    answer = hook.call("chat.postMessage", json={"channel": message.channel, "text": message.text, "blocks": message.blocks})
-    return {"channel": answer["channel"], "ts": answer["ts"]}

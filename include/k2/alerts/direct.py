@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from k2.alerts.messages import Message
+from k2.alerts import slack
+from k2.alerts.due import Due
 from k2.registry.runtime import Runtime
-
-if TYPE_CHECKING:
-    from slack_sdk import WebClient
 
 STAND_IN_TOKEN = "xoxb-stand-in"  # noqa: S105 - the stand-in takes any token of this form
 TIMEOUT_SECONDS = 10
-
-Place = dict[str, Any]
-"""Where a message is: {"channel", "ts"}."""
 
 
 class NotTold(RuntimeError):
@@ -45,20 +40,12 @@ def slack_access(runtime: Runtime) -> Access | None:
     return Access(token, None) if token else None
 
 
-def post(runtime: Runtime, message: Message) -> Place:
-    """A new message. Raises NotTold."""
-    body = {"channel": message.channel, "text": message.text, "blocks": message.blocks}
-    answer = _call(runtime, lambda client: client.chat_postMessage(**body))
-    return {"channel": answer["channel"], "ts": answer["ts"]}
+def show(runtime: Runtime, incident: dict[str, Any], what: Due, *, loud: frozenset[Due]) -> slack.Place:
+    """Bring Slack up to date with one incident, as k2.alerts.slack.show does. Raises NotTold."""
+    return _asked(runtime, lambda call: slack.show(call, incident, what, runtime.platform.alerts.routes, runtime.airflow, loud=loud))
 
 
-def change(runtime: Runtime, place: Place, message: Message, reply: str, *, aloud: bool) -> None:
-    """What became of a message: itself as it is now, and a reply under it, shown in the channel too if that is wished. Raises NotTold."""
-    _call(runtime, lambda client: client.chat_update(channel=place["channel"], ts=place["ts"], text=message.text, blocks=message.blocks))
-    _call(runtime, lambda client: client.chat_postMessage(channel=place["channel"], thread_ts=place["ts"], text=reply, reply_broadcast=aloud))
-
-
-def _call(runtime: Runtime, ask: Callable[[WebClient], Any]) -> Any:
+def _asked(runtime: Runtime, ask: Callable[[slack.Call], slack.Place]) -> slack.Place:
     from slack_sdk import WebClient
     from slack_sdk.errors import SlackApiError, SlackClientError
 
@@ -67,7 +54,7 @@ def _call(runtime: Runtime, ask: Callable[[WebClient], Any]) -> Any:
         if access is None:
             raise NotTold(f"there is no Slack token: put one into {runtime.secrets / 'slack_token'} (mode 0600)")
         client = WebClient(token=access.token, timeout=TIMEOUT_SECONDS, **({"base_url": access.base_url} if access.base_url else {}))
-        return ask(client)
+        return ask(lambda method, body: client.api_call(method, json=body))
     except SlackApiError as error:
         raise NotTold(f"Slack answered {error.response.get('error')!r}") from None
     except (SlackClientError, OSError) as error:

@@ -80,23 +80,19 @@ class Workspace:
         return {"ok": True, "channel": _channel_id(channel), "ts": ts, "message": {"type": "message", "text": message["text"], "ts": ts}}
 
     def _update(self, body: dict[str, Any]) -> dict[str, Any]:
-        channel = self._named(body.get("channel", ""))
-        if channel is None:
+        """As at Slack, it takes a channel's id and no name."""
+        if body.get("channel", "").startswith("#"):
             return {"ok": False, "error": "channel_not_found"}
         for message in self.messages:
-            if message["channel"] == channel and message["ts"] == body.get("ts"):
+            if _channel_id(message["channel"]) == body.get("channel") and message["ts"] == body.get("ts"):
                 message.update(text=body.get("text", message["text"]), blocks=body.get("blocks") or message["blocks"], edited=time.time())
-                return {"ok": True, "channel": _channel_id(channel), "ts": message["ts"], "text": message["text"]}
+                return {"ok": True, "channel": body["channel"], "ts": message["ts"], "text": message["text"]}
         return {"ok": False, "error": "message_not_found"}
 
     def _channel(self, given: str) -> str | None:
         """The name of a channel that is given by name or by id; None when there is none such."""
-        name = given if given.startswith("#") else self._named(given)
+        name = given if given.startswith("#") else next((m["channel"] for m in self.messages if _channel_id(m["channel"]) == given), None)
         return name if name and (not self.known or name in self.known) else None
-
-    def _named(self, channel_id: str) -> str | None:
-        """As at Slack, chat.update takes a channel's id and no name."""
-        return next((m["channel"] for m in self.messages if _channel_id(m["channel"]) == channel_id), None)
 
     def take_fault(self) -> Fault | None:
         if self.fault is None or self.fault.times <= 0:

@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from k2.alerts import direct, messages
+from k2.alerts import direct
 from k2.alerts.due import Due
 from k2.registry.runtime import Runtime
 from k2.state import database, incidents
@@ -33,6 +33,9 @@ TITLE = "Nobody watches the streams"
 WATCHERS = ("watchdog", "poll")
 COMPONENTS = ("airflow_scheduler", "airflow_triggerer")
 """In which the watchers run."""
+TOLD = {Step.PAGE: Due.AGAIN, Step.REMIND: Due.REMINDER, Step.RESOLVE: Due.RESOLVED}
+"""As what each step is told of an incident that has a message already."""
+LOUD = frozenset({Due.AGAIN, Due.REMINDER})
 ENDING = frozenset({"stopping", "stopped"})
 ADVICE = (
     "The streams go on, but nobody restarts one that dies.\n"
@@ -129,20 +132,11 @@ class DeadManSwitch:
             incident |= {"resolved_at": datetime.now(UTC), "resolution": "a watcher looks again"}
         elif has_database:
             incident |= self._keep(f"{why}\n{ADVICE}") or {}
-        self._show(due, incident)
+        incident["message"] = direct.show(self._runtime, incident, TOLD[due], loud=LOUD)
         self._incident = None if due is Step.RESOLVE else incident
         log.warning("%s: %s", due, why)
         if has_database:
             self._keep_told(due, incident)
-
-    def _show(self, due: Step, incident: dict[str, Any]) -> None:
-        make = messages.resolved if due is Step.RESOLVE else messages.opened
-        message = make(incident, self._runtime.platform.alerts.routes, self._runtime.airflow)
-        if not incident["message"]:
-            incident["message"] = direct.post(self._runtime, message)
-            return
-        told = {Step.RESOLVE: Due.RESOLVED, Step.REMIND: Due.REMINDER, Step.PAGE: Due.AGAIN}[due]
-        direct.change(self._runtime, incident["message"], message, messages.reply(incident, told, datetime.now(UTC)), aloud=due is not Step.RESOLVE)
 
     def _keep(self, detail: str) -> dict[str, Any] | None:
         """The incident as a row. None when the database does not take it: people are told all the same."""

@@ -161,6 +161,22 @@ def test_a_silence_from_its_page_to_its_end(desk: Desk) -> None:
     assert incident["resolved_at"] is not None and incident["told_resolved_at"] is not None
 
 
+@pytest.mark.parametrize("gone", ["message_not_found", "channel_not_found"])
+def test_a_message_that_is_gone_silences_nobody(desk: Desk, gone: str) -> None:
+    """Its end is told anew, and so is the next silence."""
+    assert desk.after(0) is Step.NONE
+    desk.look()
+    assert (desk.after(10), desk.after(121)) == (Step.NONE, Step.PAGE)
+    desk.new()
+    desk.fault(status=200, error=gone, times=1)
+    desk.look()
+    assert desk.after(10) is Step.RESOLVE
+    (message,) = desk.new()
+    assert message["thread_ts"] is None and message["text"].startswith("Resolved: ")
+    assert desk.incidents()[0]["told_resolved_at"] is not None
+    assert desk.after(130) is Step.PAGE and len(desk.new()) > 0
+
+
 def test_an_agent_that_is_started_again_does_not_tell_again(desk: Desk) -> None:
     """It finds the incident of the one before, reminds later, and resolves it."""
     desk.after(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,24 @@ from typing import Any
 import pytest
 
 from k2.alerts import direct
-from k2.alerts.messages import Message
+from k2.alerts.due import Due
+from k2.registry.platform import load_platform
 
 SECRET = "xoxb-very-secret"
-MESSAGE = Message("#oncall", "text", [])
+INCIDENT = {
+    "id": 1,
+    "key": "watchers:streams_watch",
+    "severity": "page",
+    "title": "Nobody watches",
+    "detail": "silent",
+    "evidence": None,
+    "opened_at": datetime.now(UTC),
+    "message": None,
+}
 
 
 def runtime(tmp_path: Path, slack_api: str | None = None) -> Any:
-    return SimpleNamespace(slack_api=slack_api, secrets=tmp_path)
+    return SimpleNamespace(slack_api=slack_api, secrets=tmp_path, platform=load_platform(), airflow="http://127.0.0.1:8080")
 
 
 def test_the_token_is_that_of_the_secrets_or_the_stand_ins(tmp_path: Path) -> None:
@@ -33,7 +44,7 @@ def test_the_token_is_that_of_the_secrets_or_the_stand_ins(tmp_path: Path) -> No
 def test_no_token_is_said_with_the_fix(tmp_path: Path) -> None:
     """The file is named."""
     with pytest.raises(direct.NotTold, match="no Slack token: put one into .*slack_token"):
-        direct.post(runtime(tmp_path), MESSAGE)
+        direct.show(runtime(tmp_path), INCIDENT, Due.OPENED, loud=frozenset())
 
 
 def test_the_token_is_shown_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -42,6 +53,6 @@ def test_the_token_is_shown_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert SECRET not in repr(direct.slack_access(runtime(tmp_path)))
     monkeypatch.setattr(direct, "STAND_IN_TOKEN", SECRET)
     with caplog.at_level(logging.DEBUG), pytest.raises(direct.NotTold, match="cannot be reached") as refused:
-        direct.post(runtime(tmp_path, "http://127.0.0.1:1"), MESSAGE)
+        direct.show(runtime(tmp_path, "http://127.0.0.1:1"), INCIDENT, Due.OPENED, loud=frozenset())
     assert SECRET not in str(refused.value) + caplog.text
     assert refused.value.__cause__ is None
