@@ -18,8 +18,9 @@ A poll that has not looked for a minute is a ticket, which a run opens and resol
 two minutes, the host agent pages by itself.
 
 ## What a failure means
-`watch` failed: nobody restarts streams until a run succeeds; the streams themselves go on. `tell` failed: Slack did not
-take a message; incidents stay in the database and the next run tries again. Neither failure has touched a stream.
+`watch` failed: nothing could be looked at, or an action did not come through; its log names which. The next run, within a
+minute, does what is still due. `tell` failed: Slack did not take a message; incidents stay in the database and the next
+run tries again.
 
 ## Can it wait until morning
 A failing `watch` cannot: it pages. A failing `tell` can, while somebody looks at `./k2 status`.

@@ -26,6 +26,8 @@ from status import Board, Listener
 STARTS: dict[str, Start] = {"bronze": bronze.start, "silver": silver.start}
 ROWS = 100
 FIRST_BATCH_SECONDS = 15.0
+STOP_SECONDS = 5
+"""A query that waits for a broker that is silent does not end before the broker answers: it is left behind."""
 NO_FENCE = 0
 
 
@@ -39,6 +41,7 @@ def rehearse(spark: SparkSession, runtime: Runtime, spare: str, folder: Path, to
     place = runtime.model_copy(update={"checkpoints": folder / "checkpoints", "warehouse": (folder / "warehouse").as_uri()})
     # A session of its own: the spare's later session has never heard of this catalog.
     session = spark.newSession()
+    session.conf.set("spark.sql.streaming.stopTimeout", str(STOP_SECONDS * 1000))
     _activate(session)
     catalog = open_catalog(session, place, platform, scratch(spare))
     empty: set[str] = set()
@@ -92,7 +95,10 @@ def _one_batch(driver: Driver, told: Callable[[], bool]) -> bool:
             time.sleep(0.05)
     finally:
         driver.stopping = True
-        query.stop()
+        try:
+            query.stop()
+        except Exception as error:  # noqa: BLE001 - whatever kept it from ending, the spare has better to do
+            driver.say(f"its query has not ended after {STOP_SECONDS} s: {type(error).__name__}")
     return _committed(driver.checkpoint)
 
 

@@ -91,6 +91,11 @@ def family(roots: Iterable[ProcessId]) -> list[ProcessId]:
     return list(found.values())
 
 
+def java_of(roots: Iterable[ProcessId]) -> ProcessId | None:
+    """The Java process of a family; None while there is none."""
+    return next((process for process in family(roots) if process.name == "java"), None)
+
+
 def _session(pid: int) -> int | None:
     try:
         return os.getsid(pid)

@@ -59,6 +59,6 @@ def _open(key: str, title: str, what: str) -> None:
     from k2.state.database import connect
     from k2.state.incidents import open_incident
 
-    detail = f"{what}\nWhat to do: open the run in Airflow, read the task's log, and follow the DAG's documentation. No stream was touched by this failure."
+    detail = f"{what}\nWhat to do: open the run in Airflow, read the task's log, and follow the DAG's documentation."
     with connect(load_runtime(), "control") as connection:
         open_incident(connection, key, SEVERITY.get(key, "ticket"), title, detail)

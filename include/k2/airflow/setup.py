@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Connection:
     """One Airflow connection of type slack."""
 
     conn_id: str
-    token: str
+    token: str = field(repr=False)
     extra: dict[str, Any]
 
 

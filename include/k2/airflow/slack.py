@@ -57,7 +57,7 @@ def tell(runtime: Runtime) -> list[Told]:
     telling = waiting(runtime)
     done: list[Told] = []
     for window, happened in telling.digests:
-        message = messages.window_over(window, happened, runtime.platform.alerts.routes, runtime.airflow)
+        message = messages.window_over(window, [incident for incident, _ in happened], runtime.platform.alerts.routes, runtime.airflow)
         try:
             post(call, message)
         except SlackApiError as error:  # no digest may keep a page waiting
@@ -67,8 +67,8 @@ def tell(runtime: Runtime) -> list[Told]:
             return [*done, Told(None, message.text, f"{type(error).__name__}: {error}", ok=False)]
         with connect(runtime, "control") as connection:
             windows.told(connection, window.id)
-            for incident in happened:
-                if incident["severity"] != "page" or incident["resolved_at"] is not None:
+            for incident, enough in happened:
+                if enough:
                     told_in_digest(connection, incident)
         done.append(Told(None, message.text, "digest", ok=True))
     for incident, what in telling.incidents:

@@ -50,7 +50,7 @@ class StreamsPollTrigger(BaseEventTrigger):
                 except Exception as error:  # a trigger that raises is started again every two seconds, for ever and in silence
                     failures += 1
                     log.exception("The poll of the streams failed, %s in a row", failures)
-                    pause = min(BACKOFF_CAP_SECONDS, self.interval_seconds * 2**failures)
+                    pause = min(BACKOFF_CAP_SECONDS, self.interval_seconds * 2 ** min(failures, 10))
                     why = f"{failures} polls in a row failed, the next one is in {pause:.0f} s: {type(error).__name__}: {error}"
                     if failures >= TELL_AFTER_FAILURES:
                         await asyncio.to_thread(_say_failing, why)

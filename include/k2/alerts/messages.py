@@ -57,7 +57,7 @@ def opened(incident: dict[str, Any], routes: Routes, airflow: str) -> Message:
         blocks=[
             _header(f"{SIGNS[incident['severity']]} {incident['title']}"),
             _fields(Since=_clock(incident["opened_at"]), Concerns=subject(incident["key"]), Urgency=WHAT_TO_EXPECT[incident["severity"]]),
-            _section("\n".join(filter(None, (incident["detail"], ADVICE.get(_kind(incident["key"])))))),
+            _section("\n".join(filter(None, (incident["detail"], _advice(incident))))),
             *_evidence(incident),
             _button(airflow, incident["key"]),
             _footer(incident),
@@ -109,7 +109,7 @@ def window_over(window: Window, happened: Sequence[dict[str, Any]], routes: Rout
     for incident in happened:
         began = incident["opened_at"].astimezone(UTC)
         if incident["resolved_at"] is None:
-            how = "still open" + (", and it pages now" if incident["severity"] == "page" else "")
+            how = "still open" + (", and it pages" if incident["severity"] == "page" else "")
         else:
             how = f"over after {duration(incident['opened_at'], incident['resolved_at'])}"
         often = f", {incident['times']} times" if incident["times"] > 1 else ""
@@ -129,12 +129,18 @@ def window_over(window: Window, happened: Sequence[dict[str, Any]], routes: Rout
 def subject(key: str) -> str:
     """What an incident is about, from its key.
 
-    Keys: stream:<stream>, held:<stream>, dependency:<name>, dag:<dag>[:<task>] or health:<check>:<subject or *>:<status>.
+    Keys: stream:<stream>, held:<stream>, certificate:<stream>, budget:<stream>, dependency:<name>, watchers:<watcher>,
+    dag:<dag>[:<task>] or health:<check>:<subject or *>:<status>.
     """
     parts = key.split(":")
     if _kind(key) == "health" and len(parts) > 2 and parts[2] != "*":
         return parts[2]
     return parts[1] if len(parts) > 1 else key
+
+
+def _advice(incident: dict[str, Any]) -> str:
+    """What to do about an incident of this kind, unless its detail says so already."""
+    return "" if CAPTIONS[0] in incident["detail"] else ADVICE.get(_kind(incident["key"]), "")
 
 
 def _kind(key: str) -> str:

@@ -15,20 +15,22 @@ from typing import Any
 from k2.alerts.due import Due
 from k2.registry.windows import Window
 
-NEVER_MUTED = frozenset({"dag", "watchdog"})
+NEVER_MUTED = frozenset({"dag", "watchers"})
 """Kinds of incidents that say that the supervision itself fails: a window is for the streams."""
 SHORTEST = timedelta(minutes=5)
 
 
 News = tuple[dict[str, Any], Due]
 """A row of k2.incidents, and what is to be told of it."""
+Happened = tuple[dict[str, Any], bool]
+"""A row of k2.incidents, and whether its place in a digest is all that people have to hear of it now."""
 
 
 @dataclass(frozen=True)
 class Telling:
     """What is to be told now, in this order: the digests of windows that have ended, then incidents one by one."""
 
-    digests: list[tuple[Window, list[dict[str, Any]]]]
+    digests: list[tuple[Window, list[Happened]]]
     incidents: list[News]
 
     def __len__(self) -> int:
@@ -48,16 +50,17 @@ def covers(window: Window, key: str, layers: Mapping[str, str]) -> bool:
 def plan(news: Sequence[News], windows: Sequence[Window], layers: Mapping[str, str], now: datetime) -> Telling:
     """Of what people do not know and of the windows that are unfinished: what is to be told now."""
     ended = [window for window in windows if window.ends_at <= now]
-    mine: dict[int, list[dict[str, Any]]] = {window.id: [] for window in ended}
+    mine: dict[int, list[Happened]] = {window.id: [] for window in ended}
     alone = []
     for incident, what in news:
         about = [window for window in windows if covers(window, incident["key"], layers)]
         over = [window for window in about if _began_in(window, incident)]
-        if any(window.open_at(now) for window in (about if what is Due.REMINDER else over)):
-            continue
+        muted = any(window.open_at(now) for window in (about if what is Due.REMINDER else over))
+        pages = incident["severity"] == "page" and incident["resolved_at"] is None
         for window in over:
-            mine[window.id].append(incident)
-        if not over or (incident["severity"] == "page" and incident["resolved_at"] is None):
+            if window.ends_at <= now:
+                mine[window.id].append((incident, not muted and not pages))
+        if not muted and (not over or pages):
             alone.append((incident, what))
     return Telling([(window, mine[window.id]) for window in ended], alone)
 

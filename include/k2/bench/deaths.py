@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from k2.chaos.memory import exhausted
-from k2.processes import ProcessId, family
+from k2.processes import ProcessId, family, java_of
 from k2.registry.runtime import Runtime
 from k2.stack.errors import K2Error
 from k2.state.database import connect
@@ -26,7 +26,9 @@ def kill_jvm(leader: ProcessId) -> float:
 
 
 def _jvm(leader: ProcessId) -> ProcessId:
-    return next(process for process in family([leader]) if process.name == "java")
+    if (jvm := java_of([leader])) is None:
+        raise K2Error(f"process {leader.pid} has no JVM to kill")
+    return jvm
 
 
 def _kill_python(_: Runtime, leader: ProcessId) -> float:

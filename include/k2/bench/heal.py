@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,18 +28,20 @@ import yaml
 
 from k2.bench.deaths import DEATHS, Death, kill_jvm
 from k2.bench.report import Figure, Report, machine
-from k2.checkpoints.reader import read_tail
+from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.launchers import sessions
 from k2.launchers.records import alive, read_all
 from k2.launchers.spares import read_spares
 from k2.probes.kafka import KafkaHeads
 from k2.processes import ProcessId
+from k2.registry.observed import Checkpoint
 from k2.registry.platform import CONFIG_DIR
 from k2.registry.runtime import Runtime
 from k2.stack import control
 from k2.stack.errors import K2Error
 from k2.stack.java import find_java
 from k2.stack.progress import Silent, Terminal
+from k2.stack.temporary import temporary_home
 from k2.state import streams
 from k2.state.database import connect
 
@@ -56,36 +56,30 @@ SETTLED_COMMITS = 2
 
 def run(rounds: int = ROUNDS) -> Report:
     """Kill three times a round. Raises K2Error when a stream does not come back."""
-    home = Path(tempfile.mkdtemp(prefix="k2-heal-"))
-    home.chmod(0o755)
-    declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
-    declared["restart"]["backoff_seconds"] = [0]
-    (home / "platform.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
-    os.environ["K2_PLATFORM"] = str(home / "platform.yaml")
-    try:
-        with Terminal() as progress:
-            runtime = control.up(home, progress=progress)
-            bench = _Bench(runtime, home)
-            _want({name: name == STREAM for name in runtime.platform.streams}, runtime)
-            arms: dict[str, list[float]] = {"spare": [], "cold": [], "bare": []}
-            others: dict[str, list[float]] = {name: [] for name in (*DEATHS, SECOND_KILL)}
-            for number in range(1, rounds + 1):
-                progress.say(f"round {number} of {rounds}")
-                arms["spare"].append(bench.heal(with_spare=True))
-                arms["cold"].append(bench.heal(with_spare=False))
-                _want({STREAM: False}, runtime)
-                arms["bare"].append(bench.heal_bare())
-                _want({STREAM: True}, runtime)
-                progress.say(", ".join(f"{arm} {times[-1]:.1f} s" for arm, times in arms.items()))
-            for number in range(1, min(rounds, ROUNDS_OF_OTHERS) + 1):
-                progress.say(f"other ends, round {number} of {min(rounds, ROUNDS_OF_OTHERS)}")
-                for name, inflict in DEATHS.items():
-                    others[name].append(bench.heal_from(inflict))
-                others[SECOND_KILL].append(bench.heal_again())
-                progress.say(", ".join(f"{name} {times[-1]:.1f} s" for name, times in others.items()))
-    finally:
-        control.down(home)
-    shutil.rmtree(home)
+    arms: dict[str, list[float]] = {"spare": [], "cold": [], "bare": []}
+    others: dict[str, list[float]] = {name: [] for name in (*DEATHS, SECOND_KILL)}
+    with Terminal() as progress, temporary_home("heal", progress=progress) as home:
+        declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+        declared["restart"]["backoff_seconds"] = [0]
+        (home / "platform.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
+        os.environ["K2_PLATFORM"] = str(home / "platform.yaml")
+        runtime = control.up(home, progress=progress)
+        bench = _Bench(runtime, home)
+        _want({name: name == STREAM for name in runtime.platform.streams}, runtime)
+        for number in range(1, rounds + 1):
+            progress.say(f"round {number} of {rounds}")
+            arms["spare"].append(bench.heal(with_spare=True))
+            arms["cold"].append(bench.heal(with_spare=False))
+            _want({STREAM: False}, runtime)
+            arms["bare"].append(bench.heal_bare())
+            _want({STREAM: True}, runtime)
+            progress.say(", ".join(f"{arm} {times[-1]:.1f} s" for arm, times in arms.items()))
+        for number in range(1, min(rounds, ROUNDS_OF_OTHERS) + 1):
+            progress.say(f"other ends, round {number} of {min(rounds, ROUNDS_OF_OTHERS)}")
+            for name, inflict in DEATHS.items():
+                others[name].append(bench.heal_from(inflict))
+            others[SECOND_KILL].append(bench.heal_again())
+            progress.say(", ".join(f"{name} {times[-1]:.1f} s" for name, times in others.items()))
     return Report("heal", machine(), figures(arms["spare"], arms["cold"], arms["bare"]) + tuple(Figure.of(name, times, "s") for name, times in others.items()))
 
 
@@ -132,6 +126,7 @@ class _Bench:
     def heal_bare(self) -> float:
         """The same of the plain script in its loop."""
         _until(lambda: not self._drivers(), "the suite's own driver is stopped")
+        self._until_warm()  # a spare that warms up would take the processor from the rival
         with self._loop() as leader:
             checkpoint = self._home / "bare" / "checkpoint"
             self._settle(checkpoint)
@@ -151,8 +146,11 @@ class _Bench:
     def _ready(self) -> Path:
         checkpoint = self._runtime.checkpoint(STREAM)
         self._settle(checkpoint)
-        _until(lambda: any(warm for _, warm in read_spares(self._runtime).values()), "a spare is warm")
+        self._until_warm()
         return checkpoint
+
+    def _until_warm(self) -> None:
+        _until(lambda: any(warm for _, warm in read_spares(self._runtime).values()), "a spare is warm")
 
     def _until_commit(self, checkpoint: Path, inflict: Callable[[], float]) -> float:
         """Seconds from the moment that `inflict` tells to the first commit of rows that came later."""
@@ -160,16 +158,16 @@ class _Bench:
         ends = sum(self._ends().values())
         deadline = time.monotonic() + LIMIT_SECONDS
         while time.monotonic() < deadline:
-            tail = read_tail(checkpoint)
-            if tail.committed is not None and tail.last_commit_at is not None and sum(tail.committed[self._topic].values()) > ends:
+            tail = _tail(checkpoint)
+            if tail is not None and tail.committed is not None and tail.last_commit_at is not None and sum(tail.committed[self._topic].values()) > ends:
                 return tail.last_commit_at.timestamp() - killed
             time.sleep(0.02)
         raise K2Error(f"no commit came within {LIMIT_SECONDS:.0f} s of the kill: see the logs in {self._home}")
 
     def _settle(self, checkpoint: Path) -> None:
         """Wait for a few commits, so that no start-up work is under way any more."""
-        first = read_tail(checkpoint).last_commit_batch or 0
-        _until(lambda: (read_tail(checkpoint).last_commit_batch or 0) >= first + SETTLED_COMMITS, "the stream commits")
+        first = _last_batch(checkpoint)
+        _until(lambda: _last_batch(checkpoint) >= first + SETTLED_COMMITS, "the stream commits")
 
     def _ends(self) -> dict[str, int]:
         with closing(KafkaHeads(self._runtime.kafka)) as heads:
@@ -210,9 +208,10 @@ class _Bench:
             yield leader
         finally:
             over.set()
-            if (process := ProcessId.of(current[0].pid)) is not None:
-                sessions.kill(process)
-            thread.join(LIMIT_SECONDS)
+            while thread.is_alive():
+                for process in filter(None, (ProcessId.of(child.pid) for child in current)):
+                    sessions.kill(process)
+                thread.join(0.2)
 
     def _bare_command(self) -> list[str]:
         spec = self._runtime.platform.streams[STREAM]
@@ -250,6 +249,19 @@ class _Bench:
         submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
         conf = [part for key, value in options.items() for part in ("--conf", f"{key}={value}")]
         return [str(submit), *conf, str(Path(__file__).with_name("bare_bronze.py")), str(file)]
+
+
+def _tail(checkpoint: Path) -> Checkpoint | None:
+    """None while it cannot be read, as when it is written just now."""
+    try:
+        return read_tail(checkpoint)
+    except CheckpointUnreadable:
+        return None
+
+
+def _last_batch(checkpoint: Path) -> int:
+    tail = _tail(checkpoint)
+    return (tail.last_commit_batch if tail else None) or 0
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:

@@ -15,10 +15,8 @@ import json
 import os
 import queue
 import resource
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -39,6 +37,7 @@ from k2.registry.runtime import Runtime
 from k2.stack import control
 from k2.stack.errors import K2Error
 from k2.stack.progress import Terminal
+from k2.stack.temporary import temporary_home
 
 ROUNDS = 3
 SIZE, LINE = 1000, (100, 3000)
@@ -64,23 +63,17 @@ asyncio.run(main())
 
 def run(rounds: int = ROUNDS) -> Report:
     """Measure each size and the rival; `rounds` is the number of windows at a thousand streams. Raises K2Error when something does not run."""
-    home = Path(tempfile.mkdtemp(prefix="k2-watch-"))
-    home.chmod(0o755)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        with Terminal() as progress:
-            stack = control.up(home, services=("postgres",), progress=progress)
-            names = [f"s{number:04d}" for number in range(max(SIZE, *LINE))]
-            for name in names:
-                world.lay_out_checkpoint(home / "streams" / "checkpoints" / name, world.SNAPSHOTS)
-            bench = _Bench(stack, home, progress)
-            ours = bench.watch(names[:SIZE], "-c", POLL, windows=rounds, deaths=DEATHS)
-            rival = bench.watch(names[:SIZE], "-m", "k2.bench.plain_watch", windows=1)
-            line = {size: bench.watch(names[:size], "-c", POLL, windows=1) for size in LINE}
-    finally:
-        control.down(home)
-    shutil.rmtree(home)
+    with Terminal() as progress, temporary_home("watch", progress=progress) as home:
+        stack = control.up(home, services=("postgres",), progress=progress)
+        names = [f"s{number:04d}" for number in range(max(SIZE, *LINE))]
+        for name in names:
+            world.lay_out_checkpoint(home / "streams" / "checkpoints" / name, world.SNAPSHOTS)
+        bench = _Bench(stack, home, progress)
+        ours = bench.watch(names[:SIZE], "-c", POLL, windows=rounds, deaths=DEATHS)
+        rival = bench.watch(names[:SIZE], "-m", "k2.bench.plain_watch", windows=1)
+        line = {size: bench.watch(names[:size], "-c", POLL, windows=1) for size in LINE}
     return Report("watch", f"{machine()}, load before it {bench.load}", figures(ours, rival, line))
 
 
@@ -172,11 +165,13 @@ class _Bench:
     def _die(self, world_process: _Process, watcher: _Process, name: str) -> float:
         world_process.say(f"die {name}")
         died = json.loads(self._line(world_process, "a driver dies"))["at"]
-        while True:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while time.monotonic() < deadline:
             event = json.loads(self._line(watcher, f"the death of {name} is told"))
             if name in event["streams"]:
                 time.sleep(0.73)  # not in step with the poll
                 return float(event["at"] - died)
+        raise K2Error(f"the death of {name} was not told within {LIMIT_SECONDS:.0f} s; the logs are in {self._home / 'logs'}")
 
     def _check(self, runtime: Runtime, names: list[str]) -> None:
         """The figures count only if every stream was judged well, and by now."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from k2.chaos.place import NothingToHurt, Place, until
 from k2.chaos.plan import Kind
 from k2.launchers import sessions
 from k2.launchers.client import AgentClient
-from k2.processes import ProcessId
+from k2.processes import ProcessId, java_of
 from k2.registry.observed import ExitCode
 from k2.state import streams
 from k2.state.database import connect
@@ -26,6 +26,7 @@ from k2.state.database import connect
 Injury = Callable[[Place, str], AbstractContextManager[str]]
 """Given what to hurt, a context that yields what was done in a few words, and heals at its end."""
 
+WATCHDOG_SECONDS = 60
 STALE_SECONDS = 60.0
 """How long a driver with an old fence may take to try a commit."""
 
@@ -45,8 +46,8 @@ for _ in range(10):
 """Another watchdog, for two seconds."""
 
 
-class StaleCommit(RuntimeError):
-    """A driver with an old fence was not refused."""
+class Violated(RuntimeError):
+    """The platform did not do what it promises, such as refusing a driver with an old fence. The message says what."""
 
 
 def _send(processes: list[ProcessId], signum: signal.Signals) -> str:
@@ -114,7 +115,7 @@ def _driver_zombie(place: Place, stream: str) -> Iterator[str]:
         ended = until(lambda: not members[0].alive, STALE_SECONDS)
         code = _exit_of(place.runtime.driver_dir(stream, fence))
     if not ended or code != ExitCode.FENCED:
-        raise StaleCommit(f"the thawed driver of {stream} with fence {fence} {'left with ' + str(code) if ended else 'lives on'}, not refused by the fence")
+        raise Violated(f"the thawed driver of {stream} with fence {fence} {'left with ' + str(code) if ended else 'lives on'}, not refused by the fence")
     yield f"fence {fence} thawed beside {raised}: refused ({int(ExitCode.FENCED)})"
 
 
@@ -147,12 +148,12 @@ def _double_start(place: Place, stream: str) -> Iterator[str]:
     try:
         code = child.wait(STALE_SECONDS * 2)
     except subprocess.TimeoutExpired:
-        raise StaleCommit(f"a second driver of {stream} with fence {fence} was not refused for {STALE_SECONDS * 2:.0f} s") from None
+        raise Violated(f"a second driver of {stream} with fence {fence} was not refused for {STALE_SECONDS * 2:.0f} s") from None
     finally:
         if leader := ProcessId.of(child.pid):
             sessions.kill(leader)
     if code != ExitCode.FENCED:
-        raise StaleCommit(f"a second driver of {stream} with fence {fence} left with {code}, not with {int(ExitCode.FENCED)}")
+        raise Violated(f"a second driver of {stream} with fence {fence} left with {code}, not with {int(ExitCode.FENCED)}")
     yield f"fence {fence} by hand: refused ({code})"
 
 
@@ -160,10 +161,9 @@ def _double_start(place: Place, stream: str) -> Iterator[str]:
 def _write_blocked(place: Place, stream: str) -> Iterator[str]:
     """Somebody's transaction holds the table's row in the catalog: the commit waits inside foreachBatch."""
     table = place.runtime.platform.streams[stream].writes[0]
-    with place.sql() as connection:
+    with closing(place.sql()) as connection:
         connection.execute("SELECT 1 FROM iceberg_tables WHERE table_name = %s FOR UPDATE", (table,))
         yield f"the catalog's row of {table} is locked"
-        connection.rollback()
 
 
 def _proxied(mode: str, delay_seconds: float = 0.0) -> Injury:
@@ -206,7 +206,10 @@ def _task_kill(place: Place, stream: str) -> Iterator[str]:
     if not tasks:
         raise NothingToHurt("no task came within 30 s of the driver's death")
     time.sleep(0.5)  # it has been forked, and is about to act
-    yield f"driver {killed}, task {_send(tasks, signal.SIGKILL)}"
+    dead = [task for task in tasks if task.send(signal.SIGKILL)]
+    if not dead:
+        raise NothingToHurt("the task had ended before it was killed")
+    yield f"driver {killed}, task SIGKILL {', '.join(str(task.pid) for task in dead)}"
 
 
 @contextmanager
@@ -224,10 +227,19 @@ def _two_watchdogs(place: Place, stream: str) -> Iterator[str]:
         subprocess.Popen([sys.executable, "-c", WATCHDOG], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(2)
     ]
-    for other in others:
-        other.stdout.readline()  # type: ignore[union-attr]  # it is ready
-    killed = _send(place.driver(stream)[1], signal.SIGKILL)
-    said = [other.communicate("go\n", timeout=60)[0] for other in others]
+    try:
+        if any(other.stdout.readline() != "ready\n" for other in others):  # type: ignore[union-attr]
+            raise Violated("another watchdog did not start")
+        killed = _send(place.driver(stream)[1], signal.SIGKILL)
+        said = [other.communicate("go\n", timeout=WATCHDOG_SECONDS)[0] for other in others]
+    except subprocess.TimeoutExpired:
+        raise Violated(f"another watchdog was not done after {WATCHDOG_SECONDS} s") from None
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    if any(other.returncode for other in others):
+        raise Violated(f"another watchdog failed: {' '.join(said)[-500:]}")
     started = sum(words.count("started with") + words.count("finished the start") for words in said)
     yield f"driver {killed}; two more watchdogs made {started} starts"
 
@@ -239,6 +251,12 @@ def _spare(signum: signal.Signals, *, whole: bool = True) -> Injury:
         yield _send(members if whole else members[:1], signum)
 
     return hurt
+
+
+def _spare_jvm(place: Place, _: str) -> ProcessId:
+    if (jvm := java_of(place.spare())) is None:
+        raise NothingToHurt("the spare has no Java process")
+    return jvm
 
 
 @contextmanager
@@ -307,7 +325,7 @@ FAULTS: dict[Kind, Injury] = {
     Kind.AGENT_OOM: _out_of_memory(lambda place, _: place.service("host_agent")[0]),
     Kind.SPARE_KILL: _spare(signal.SIGKILL),
     Kind.SPARE_TERM: _spare(signal.SIGTERM, whole=False),
-    Kind.SPARE_OOM: _out_of_memory(lambda place, _: next(p for p in place.spare() if p.name == "java")),
+    Kind.SPARE_OOM: _out_of_memory(_spare_jvm),
     Kind.SPARE_FREEZE: _spare_freeze,
     Kind.FEED_KILL: _feed(signal.SIGKILL),
     Kind.FEED_FREEZE: _feed(signal.SIGSTOP),

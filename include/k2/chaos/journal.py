@@ -34,8 +34,6 @@ class Result:
     detected_as: str
     recovered: float | None
     """Until every stream committed again."""
-    healed: float
-    """Until the fault itself was over."""
     how: str
     hangs: tuple[tuple[str, str, float], ...] = ()
     """Of each stream that was found hanging: its name, the first verdict that says so, and the seconds from its own fault to that."""

@@ -58,14 +58,23 @@ def exhausted(process: ProcessId) -> Iterator[str]:
             time.sleep(0.1)
 
 
-def _group(process: ProcessId) -> Path | None:
-    """A new memory control group with the process in it, v1 or v2; None where none can be made."""
+def groups() -> bool:
+    """Whether control groups can be written here, so that a process ends for sure."""
+    if (group := _group(None)) is None:
+        return False
+    group.rmdir()
+    return True
+
+
+def _group(process: ProcessId | None) -> Path | None:
+    """A new memory control group, v1 or v2, with the process in it; None where none can be made."""
     for root, limit in ((CGROUPS / "memory", "memory.limit_in_bytes"), (CGROUPS, "memory.max")):
-        group = root / f"k2-chaos-{os.getpid()}-{process.pid}"
+        group = root / f"k2-chaos-{os.getpid()}-{process.pid if process else 0}"
         try:
             group.mkdir()
             (group / limit).write_text(str(ROOM_BYTES))
-            (group / "cgroup.procs").write_text(str(process.pid))
+            if process:
+                (group / "cgroup.procs").write_text(str(process.pid))
         except OSError:
             with contextlib.suppress(OSError):
                 group.rmdir()

@@ -16,7 +16,7 @@ import psycopg
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.demo.kills import living_driver
 from k2.launchers.spares import read_spares
-from k2.processes import ProcessId, family
+from k2.processes import ProcessId, family, java_of
 from k2.registry.observed import Checkpoint
 from k2.registry.runtime import Runtime
 from k2.stack import records
@@ -54,7 +54,11 @@ class Place:
         return fence, [leader, *(p for p in family([leader]) if p != leader)]
 
     def jvm(self, stream: str) -> ProcessId:
-        return next(p for p in self.driver(stream)[1] if p.name == "java")
+        """The Java process of the stream's driver. Raises NothingToHurt when there is none within a minute."""
+        found = until(lambda: java_of(self.driver(stream)[1]), 60)
+        if found is None:
+            raise NothingToHurt(f"{stream} has no Java process")
+        return found
 
     def service(self, name: str) -> list[ProcessId]:
         """The living processes of a service, but no driver and no spare. Raises NothingToHurt."""

@@ -75,6 +75,8 @@ class Rule:
     """It waits for its moment (a batch, a warm spare) and is done at once then: seconds count from there."""
     new_driver: bool = False
     """The stream is not back before it has another driver."""
+    pool: bool = False
+    """The platform is not back before its spares are warm again."""
 
 
 DEATH, HANG, PART = 90.0, 120.0, 90.0
@@ -104,9 +106,9 @@ RULES: Mapping[Kind, Rule] = {
     Kind.AGENT_FREEZE: Rule(Target.PART, PART, lasts_seconds=10),
     Kind.AGENT_TERM: Rule(Target.PART, PART, weight=1),
     Kind.AGENT_OOM: Rule(Target.PART, PART, weight=1),
-    Kind.SPARE_KILL: Rule(Target.PART, PART, weight=1, waits=True),
-    Kind.SPARE_TERM: Rule(Target.PART, PART, weight=1, waits=True),
-    Kind.SPARE_OOM: Rule(Target.PART, PART, weight=1, waits=True),
+    Kind.SPARE_KILL: Rule(Target.PART, PART, weight=1, waits=True, pool=True),
+    Kind.SPARE_TERM: Rule(Target.PART, PART, weight=1, waits=True, pool=True),
+    Kind.SPARE_OOM: Rule(Target.PART, PART, weight=1, waits=True, pool=True),
     Kind.SPARE_FREEZE: Rule(Target.STREAM, DEATH, weight=1, waits=True, new_driver=True),
     Kind.FEED_KILL: Rule(Target.FEED, PART),
     Kind.FEED_FREEZE: Rule(Target.FEED, PART, lasts_seconds=10, weight=1),
@@ -117,6 +119,8 @@ RULES: Mapping[Kind, Rule] = {
 
 ALONGSIDE = (Kind.DRIVER_KILL, Kind.AGENT_KILL, Kind.TRIGGERER_KILL, Kind.SCHEDULER_KILL, Kind.DATABASE_RESTART, Kind.BROKER_STOP, Kind.SPARE_KILL)
 """What may happen at the same time as another fault."""
+UNDONE_BY = {Kind.WRITE_BLOCKED: Kind.DATABASE_RESTART}
+"""What would heal another fault at once: a restart of the database ends the transaction that blocks the commit."""
 FIRST_OF_TWO = (Kind.DRIVER_KILL, Kind.DRIVER_TERM, Kind.DRIVER_OOM, Kind.DRIVER_FREEZE, Kind.WRITE_BLOCKED, Kind.FEED_KILL)
 
 
@@ -173,7 +177,7 @@ def plan(seed: int, faults: int, subjects: Subjects, without: frozenset[Kind] = 
         kind = first.pop() if first else chance.choices(kinds, [RULES[k].weight for k in kinds])[0]
         resting = {fault.target for done in rounds[-SPACED:] for fault in done.faults}
         chosen = [Fault(kind, _target(chance, subjects.of(RULES[kind].target), resting))]
-        other = chance.choice([k for k in ALONGSIDE if k is not kind and k not in without])
+        other = chance.choice([k for k in ALONGSIDE if k not in (kind, UNDONE_BY.get(kind)) and k not in without])
         target = _target(chance, subjects.of(RULES[other].target), resting | {chosen[0].target})
         if kind in FIRST_OF_TWO and chance.random() < PAIRS and target != chosen[0].target:
             chosen.append(Fault(other, target))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 
 import httpx
 import psycopg
 
-from k2.chaos.faults import FAULTS, StaleCommit
+from k2.chaos.faults import FAULTS, Violated
 from k2.chaos.journal import Result
 from k2.chaos.place import NothingToHurt, Place, until
 from k2.chaos.plan import Fault, Round
@@ -23,7 +22,7 @@ from k2.state.streams import LostRace
 
 WELL_SECONDS = 300.0
 """A platform that is not well for so long between two rounds ends the run."""
-FAILED_TO_HURT = (NothingToHurt, AgentUnavailable, AgentRefused, StateUnavailable, LostRace, psycopg.Error, httpx.HTTPError, OSError)
+FAILED = (Violated, AgentUnavailable, AgentRefused, StateUnavailable, LostRace, psycopg.Error, httpx.HTTPError, OSError)
 
 
 class Rounds:
@@ -50,22 +49,22 @@ class Rounds:
         self._say(f"{number:3d}  {names}")
         began, started = self._watching.begin(), time.monotonic()
         trouble, skipped, hurt = "", False, list[tuple[str, datetime]]()
-        try:
-            with self._hurt(planned.faults, hurt):
-                self._hold(planned.faults)
-        except StaleCommit as error:
-            trouble = str(error)
-        except FAILED_TO_HURT as error:
-            hurt.append((f"{type(error).__name__}: {error}", began))
-            skipped = True
+        with ThreadPoolExecutor(len(planned.faults)) as pool:
+            for doing in [pool.submit(self._do, fault) for fault in planned.faults]:
+                try:
+                    hurt.append(doing.result())
+                except NothingToHurt as error:
+                    hurt.append((str(error), began))
+                    skipped = True
+                except FAILED as error:
+                    trouble = f"{type(error).__name__}: {error}"
         over = datetime.now(UTC)
         if hurt and all(fault.rule.waits for fault in planned.faults):
             waited = min(at for _, at in hurt) - began
             began, started = began + waited, started + waited.total_seconds()
-        healed = time.monotonic() - started
         limit = max(fault.rule.limit_seconds for fault in planned.faults)
         replaced = {fault.target for fault in planned.faults if fault.rule.new_driver and not skipped}
-        ill = self._back(over, limit, replaced)
+        ill = self._back(over, limit, replaced, any(fault.rule.pool for fault in planned.faults))
         recovered = None if ill else time.monotonic() - started
         trouble = trouble or (f"not back within {limit:.0f} s: {ill}" if ill else "")
         signs = self._watching.signs()
@@ -78,54 +77,32 @@ class Rounds:
             detected=None if sign is None else round(max(0.0, (sign.at - began).total_seconds()), 1),
             detected_as="" if sign is None else f"{sign.subject} {sign.what}",
             recovered=None if recovered is None else round(recovered, 1),
-            healed=round(healed, 1),
             how=self._ways(),
             hangs=() if skipped or trouble else self._hangs(planned.faults, [at for _, at in hurt]),
             trouble=trouble,
             skipped=skipped,
         )
 
-    @contextmanager
-    def _hurt(self, faults: Sequence[Fault], hurt: list[tuple[str, datetime]]) -> Iterator[None]:
-        """All faults of a round at the same time. Fills in what each did and when that was done, in their order."""
-
-        def begin(injury: AbstractContextManager[str]) -> tuple[str, datetime]:
-            return injury.__enter__(), datetime.now(UTC)
-
-        with ExitStack() as healing, ThreadPoolExecutor(len(faults)) as pool:
-            injuries = [FAULTS[fault.kind](self._place, fault.target) for fault in faults]
-            begun = [pool.submit(begin, injury) for injury in injuries]
-            errors: list[Exception] = []
-            for injury, beginning in zip(injuries, begun, strict=True):
-                try:
-                    hurt.append(beginning.result())
-                    healing.push(injury.__exit__)
-                except Exception as error:  # noqa: BLE001 - the others must be healed whatever became of this one
-                    errors.append(error)
-            if errors:
-                raise errors[0]
-            yield
+    def _do(self, fault: Fault) -> tuple[str, datetime]:
+        """One fault from its beginning until it is healed. Returns what was done, and when."""
+        with FAULTS[fault.kind](self._place, fault.target) as did:
+            at = datetime.now(UTC)
+            if fault.rule.until_found:
+                until(lambda: self._watching.raised(fault.target), fault.rule.lasts_seconds)
+            else:
+                time.sleep(fault.rule.lasts_seconds)
+        return did, at
 
     def _hangs(self, faults: Sequence[Fault], moments: Sequence[datetime]) -> tuple[tuple[str, str, float], ...]:
         found = [(fault.target, self._watching.hung(fault.target), at) for fault, at in zip(faults, moments, strict=True) if fault.rule.until_found]
         return tuple((stream, sign.what, round((sign.at - at).total_seconds(), 1)) for stream, sign, at in found if sign)
 
-    def _hold(self, faults: Sequence[Fault]) -> None:
-        """Keep the faults for as long as their rules say."""
-        began = time.monotonic()
-        for fault in faults:
-            left = max(0.0, fault.rule.lasts_seconds - (time.monotonic() - began))
-            if fault.rule.until_found:
-                until(lambda fault=fault: self._watching.raised(fault.target), left)
-            else:
-                time.sleep(left)
-
-    def _back(self, over: datetime, limit: float, replaced: set[str]) -> str:
-        """What is still ill when the limit has passed; empty as soon as nothing is, and these streams have new drivers."""
+    def _back(self, over: datetime, limit: float, replaced: set[str], pool: bool) -> str:
+        """What is still ill when the limit has passed; empty as soon as nothing is, these streams have new drivers and `pool`'s spares are warm."""
         deadline = time.monotonic() + limit
         while True:
             old = sorted(stream for stream in replaced if not self._watching.raised(stream))
-            ill = f"{', '.join(old)} has no new driver" if old else self._watching.ill(over)
+            ill = f"{', '.join(old)} has no new driver" if old else self._watching.ill(over) or (self._watching.cold() if pool else "")
             if not ill or time.monotonic() > deadline:
                 return ill
             time.sleep(0.25)

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from k2.chaos import show
+from k2.chaos import memory, show
 from k2.chaos.journal import Header, Journal, Result
 from k2.chaos.place import Place
 from k2.chaos.plan import Kind, Round, Subjects, plan
@@ -35,7 +35,7 @@ FORGIVEN_MINUTES = 1
 """A run is weeks of faults in an hour: what a stream's deaths cost it must be over before its next one."""
 SETTLE_SECONDS = 240.0
 NEED_GROUPS = (Kind.SPARE_OOM, Kind.FEED_OOM, Kind.AGENT_OOM)
-"""What rests may live on without new memory: only a control group, which root can make, ends it for sure."""
+"""What rests may live on without new memory: only a control group, where one can be made, ends it for sure."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Run:
         for folder in (self._home, self._home / "data", self._home / "data" / "checkpoints"):
             folder.mkdir(mode=0o755)
         without = [] if self._own_disk() else [Kind.DISK_FULL]
-        if os.geteuid() != 0:
+        if not memory.groups():
             without += NEED_GROUPS
         header = Header(options.seed, options.faults, tuple(kind.value for kind in without))
         self._journal.begin(header)
@@ -157,4 +157,4 @@ class Run:
         for part in show.proof(proof):
             self._console.print(part)
         self._console.print(show.summary(results, proof), soft_wrap=True)
-        return not (proof.lost or proof.doubled or proof.stale or any(proof.certificates.values())) and all(not r.trouble for r in results)
+        return show.holds(results, proof)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from k2.chaos import growth
-from k2.chaos.place import Place
+from k2.chaos.place import NothingToHurt, Place
 from k2.chaos.sampling import Sampler, Samples
 from k2.chaos.slow import slow_batch
 from k2.chaos.watching import Watching
@@ -20,6 +17,7 @@ from k2.registry.runtime import Runtime
 from k2.stack import control
 from k2.stack.errors import K2Error
 from k2.stack.progress import Progress
+from k2.stack.temporary import temporary_home
 
 EVERY_SECONDS = 30.0
 WELL_SECONDS = 300.0
@@ -48,15 +46,8 @@ class Outcome:
 
 def soak(options: Options, progress: Progress) -> Outcome:
     """Bring up a platform of its own, load it, sample it, stop it. Ctrl-C ends the load; what was read until then is the outcome."""
-    home = Path(tempfile.mkdtemp(prefix="k2-soak-"))
-    home.chmod(0o755)
-    try:
-        runtime = control.up(home, profile=options.profile, progress=progress)
-        outcome = _loaded(runtime, options, progress)
-    finally:
-        control.down(home, progress=progress)
-    shutil.rmtree(home)
-    return outcome
+    with temporary_home("soak", progress=progress) as home:
+        return _loaded(control.up(home, profile=options.profile, progress=progress), options, progress)
 
 
 def _loaded(runtime: Runtime, options: Options, progress: Progress) -> Outcome:
@@ -70,7 +61,7 @@ def _loaded(runtime: Runtime, options: Options, progress: Progress) -> Outcome:
     try:
         sampler.sample()
         if options.slow:
-            slow_seconds = slow_batch(place, options.slow, progress.say)
+            slow_seconds = _slowed(place, options.slow, progress)
         while (left := ends - time.monotonic()) > 0:
             time.sleep(min(EVERY_SECONDS, left))
             sampler.sample()
@@ -78,6 +69,13 @@ def _loaded(runtime: Runtime, options: Options, progress: Progress) -> Outcome:
     except KeyboardInterrupt:
         progress.say("interrupted: this is what was read until now")
     return Outcome(sampler.samples, slow_seconds)
+
+
+def _slowed(place: Place, stream: str, progress: Progress) -> float:
+    try:
+        return slow_batch(place, stream, progress.say)
+    except (TimeoutError, NothingToHurt) as error:
+        raise K2Error(f"--slow-batch {stream}: {error}") from None
 
 
 def _wait_until_well(place: Place) -> None:

@@ -12,6 +12,7 @@ import psycopg
 
 from k2.chaos.place import Place
 from k2.launchers.records import alive, read_all
+from k2.launchers.spares import read_spares
 from k2.stack.home import read_json
 from k2.stack.supervisor import Phase
 from k2.state.database import StateUnavailable, connect
@@ -127,6 +128,12 @@ class Watching:
             if tail is None or tail.last_commit_at is None or tail.last_commit_at <= since:
                 return f"{stream} has not committed since"
         return ""
+
+    def cold(self) -> str:
+        """How many spares are warm; empty when all are."""
+        wanted = self.place.runtime.platform.spares.count
+        warm = sum(warm for _, warm in read_spares(self.place.runtime).values())
+        return "" if warm >= wanted else f"{warm} of {wanted} spares are warm"
 
     def raised(self, stream: str) -> bool:
         """Whether a new start of the stream was recorded in this round."""

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from k2.launchers import sessions
@@ -30,6 +30,8 @@ LOOK_SECONDS = 2.0
 AFTER_START_SECONDS = 10.0
 """A new spare leaves the processor to a driver that has just been started."""
 FAILURE_SECONDS, FAILURE_CAP_SECONDS = 5.0, 300.0
+WARM_UP_SECONDS = 120.0
+"""A spare that is not warm after so long waits for something that does not answer."""
 KEPT_LOGS = 20
 
 
@@ -43,6 +45,7 @@ class Spare:
     """Fingerprint of the code and the configuration that it was started with."""
     log: Path
     warm: bool = False
+    begun: float = field(default_factory=time.monotonic)
 
     def become(self, stream: str, fence: int, log_file: Path) -> subprocess.Popen[bytes]:
         """Tell it who it is; its log becomes the stream's. Raises OSError when it has just died."""
@@ -55,6 +58,10 @@ class Spare:
     def frozen(self) -> bool:
         """Whether one of its processes was stopped (SIGSTOP), so that it would take its stream's name and do nothing."""
         return any(process.stopped for process in sessions.members(self.process)) if self.process else False
+
+    def stuck(self) -> bool:
+        """Whether it should have been warm long ago."""
+        return not self.warm and time.monotonic() - self.begun > WARM_UP_SECONDS
 
 
 class Spares:
@@ -71,6 +78,7 @@ class Spares:
         while True:
             try:
                 self._discard_outdated()
+                self._discard_stuck()
                 warming = any(not spare.warm for spare in self._pool)
                 if len(self._pool) < self.runtime.platform.spares.count and not warming and time.monotonic() >= self._not_before:
                     self._start()
@@ -82,6 +90,7 @@ class Spares:
     def take(self) -> Spare | None:
         """Hand over the spare that is the furthest on, if there is one; the caller owns it from now on."""
         self._discard_outdated()
+        self._discard_stuck()
         for spare in [s for s in self._pool if s.frozen()]:
             log.warning("spare %s is stopped, so it cannot become a driver: it is replaced", spare.name)
             self._end(spare)
@@ -142,12 +151,18 @@ class Spares:
 
     def _failed(self) -> None:
         self._failures += 1
-        self._not_before = time.monotonic() + min(FAILURE_CAP_SECONDS, FAILURE_SECONDS * 2**self._failures)
+        self._not_before = time.monotonic() + min(FAILURE_CAP_SECONDS, FAILURE_SECONDS * 2 ** min(self._failures, 10))
 
     def _discard_outdated(self) -> None:
         current = fingerprint(self.runtime) if self._pool else ""
         for spare in [s for s in self._pool if s.made_of != current]:
             log.info("spare %s was started with other code or configuration: it is replaced", spare.name)
+            self._end(spare)
+
+    def _discard_stuck(self) -> None:
+        for spare in [s for s in self._pool if s.stuck()]:
+            log.warning("spare %s is not warm after %.0f s, see %s: it is replaced", spare.name, WARM_UP_SECONDS, spare.log)
+            self._failed()
             self._end(spare)
 
     def _end(self, spare: Spare) -> None:

@@ -15,6 +15,8 @@ from k2.catalog import open_table
 from k2.reconcile.compare import Holdings, Numbers, PartitionResult, Records, compare, positions
 from k2.registry.platform import Layer, Platform
 from k2.registry.runtime import Runtime
+from k2.stack.errors import K2Error
+from k2.state.database import StateUnavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +26,8 @@ Ends = Mapping[int, int]
 """Per partition, the offset before which records are looked at."""
 
 PAUSE_SECONDS = 2.0
+SILENT_SECONDS = 60.0
+"""A broker that gives no record for so long, while there are some, is given up."""
 PIECE = 50_000
 """Records of Kafka that are held at a time."""
 
@@ -74,9 +78,12 @@ def read_topic(runtime: Runtime, topic: str, ends: Ends | None = None) -> Iterat
         ends = ends or {p: high for p, (_, high) in marks.items()}
         lows = {p: low for p, (low, _) in marks.items() if low < ends[p]}
         consumer.assign([TopicPartition(topic, p, low) for p, low in lows.items()])
-        unread = set(lows)
+        unread, heard = set(lows), time.monotonic()
         while unread:
+            if time.monotonic() - heard > SILENT_SECONDS:
+                raise K2Error(f"Kafka gave nothing of {topic} partitions {sorted(unread)} for {SILENT_SECONDS:.0f} s: see ./k2 status, then ask again")
             for message in consumer.consume(10_000, timeout=0.1):
+                heard = time.monotonic()
                 error, partition = message.error(), message.partition()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
@@ -139,7 +146,7 @@ def read_holdings(runtime: Runtime, platform: Platform, exchange: str, ends: End
     tables = {platform.tables[t].layer: t for s in platform.streams.values() if s.exchange == exchange for t in s.writes}
     return Holdings(
         topic,
-        platform.exchanges[exchange].partitions,
+        max(platform.exchanges[exchange].partitions, max(ends, default=-1) + 1),
         silver=_positions(runtime, tables[Layer.SILVER], ends),
         dlq=_positions(runtime, tables[Layer.DLQ], ends, f"kafka_topic = '{topic}'"),
         bronze=_bronze(runtime, tables[Layer.BRONZE], ends),
@@ -151,7 +158,17 @@ def reconcile(runtime: Runtime, platform: Platform, wait_seconds: float = 0) -> 
     """One result per topic and partition, for the records that Kafka holds at the call.
 
     Those that the streams have not committed yet are waited for; what is missing after `wait_seconds` is reported as lost.
+    Raises K2Error when one of the places cannot be read.
     """
+    from confluent_kafka import KafkaException
+
+    try:
+        return _reconcile(runtime, platform, wait_seconds)
+    except (KafkaException, StateUnavailable) as error:
+        raise K2Error(f"not everything can be read ({str(error).splitlines()[0]}): see ./k2 status, then ask again") from error
+
+
+def _reconcile(runtime: Runtime, platform: Platform, wait_seconds: float) -> list[PartitionResult]:
     ends = {exchange: topic_ends(runtime, declared.topic) for exchange, declared in platform.exchanges.items()}
     deadline = time.monotonic() + wait_seconds
     while True:

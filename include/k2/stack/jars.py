@@ -176,13 +176,17 @@ def _fetch(jars: list[Jar], folder: Path, java_home: Path, progress: Progress) -
     fetched = 0
     with (work / "ivy.log").open("w") as log, subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ivy:
         assert ivy.stdout is not None
-        for line in ivy.stdout:
-            log.write(line)
-            if "[SUCCESSFUL" in line:
-                fetched += 1
-            elif found := re.search(r"::\s+([^:\s]+#[^:]+?):? (?:not found|\[)", line):
-                complaints.append(found[1])
-            progress.now(f"fetching jars: {fetched} of {len(jars)}")
+        try:
+            for line in ivy.stdout:
+                log.write(line)
+                if "[SUCCESSFUL" in line:
+                    fetched += 1
+                elif found := re.search(r"::\s+([^:\s]+#[^:]+?):? (?:not found|\[)", line):
+                    complaints.append(found[1])
+                progress.now(f"fetching jars: {fetched} of {len(jars)}")
+        except BaseException:  # an interruption must not leave it writing where the next run begins
+            ivy.kill()
+            raise
     if ivy.returncode:
         which = ", ".join(dict.fromkeys(complaints)) or f"see {work / 'ivy.log'}"
         raise K2Error(f"the repository did not give all jars ({which}): check the network or K2_MAVEN_SETTINGS and run again, it goes on where it stopped")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -55,18 +54,6 @@ def living(home: Home) -> dict[str, ProcessId]:
 def supervisor_of(home: Home) -> ProcessId | None:
     """The supervisor that wrote the state file, if it lives."""
     return from_record((read_json(home.state_file) or {}).get("supervisor"))
-
-
-def session_members(leader: int) -> list[ProcessId]:
-    """What lives in the session that the process `leader` opened, also after its own end."""
-    members = []
-    for pid in psutil.pids():
-        try:
-            if pid != leader and os.getsid(pid) == leader and (member := ProcessId.of(pid)):
-                members.append(member)
-        except (ProcessLookupError, PermissionError):
-            continue
-    return members
 
 
 def of_runtime(runtime_file: Path, *, but: Iterable[int] = ()) -> list[ProcessId]:

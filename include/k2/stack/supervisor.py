@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 
+from k2.launchers import sessions
 from k2.launchers.records import boot_id
 from k2.processes import ProcessId, end, family
 from k2.stack import plan, ports, records
@@ -79,7 +80,7 @@ class Supervisor:
         self._ready: dict[str, asyncio.Event] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._old_sessions: set[int] = set()
+        self._old_sessions: set[ProcessId] = set()
         self._serial = 0
         self._identity = ProcessId.of(os.getpid()) or ProcessId(os.getpid(), 0)
         self._stop = asyncio.Event()
@@ -250,8 +251,9 @@ class Supervisor:
         facts = read_json(self.home.services / f"{service.name}.json")
         if facts is None or facts["boot"] != boot_id():
             return
-        if await asyncio.to_thread(end_idle, facts["pid"]):
-            self._old_sessions.add(facts["pid"])
+        leader = ProcessId(facts["pid"], facts["start"])
+        if await asyncio.to_thread(end_idle, leader):
+            self._old_sessions.add(leader)
 
     async def _keep_house(self) -> None:
         """Bound the logs. The services write to files, not to pipes, so that they outlive this supervisor."""
@@ -322,12 +324,12 @@ def _started_at(process: ProcessId) -> datetime:
         return datetime.now(UTC)
 
 
-def end_idle(leader: int) -> int:
+def end_idle(leader: ProcessId) -> int:
     """End the processes of a session whose leader is dead, but those that have a child in it and those children. Returns how many live on.
 
     A worker of Airflow's executor outlives the scheduler; with a child it runs a task, without one it would wait for ever.
     """
-    members = records.session_members(leader)
+    members = sessions.members(leader)
     parents = {}
     for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -16,13 +16,16 @@ from k2.supervision.edges import CALM, HUNG
 ONE_CAUSE = timedelta(seconds=60)
 """Bronze and its Silver that die within this time died of one cause, and Silver waits so long for Bronze, never longer."""
 
+STARTS_FOR = timedelta(seconds=60)
+"""A restart takes its share of the machine for so long. One that takes longer waits for something else, and keeps nobody waiting."""
+
 Pair = tuple[Observation, Decision]
 
 
 def arrange(platform: Platform, seen: Sequence[Pair], now: datetime) -> list[Decision]:
     """The decisions on all streams, in their order, with restarts after trouble held back that are not due yet."""
     by_name = {decision.stream: (observation, decision) for observation, decision in seen}
-    room = platform.restart.at_once - sum(_comes_back(platform, pair, now) for pair in seen)
+    room = platform.restart.at_once - sum(_comes_back(pair, now) for pair in seen)
     due = sorted((pair for pair in seen if _is_restart(pair[1])), key=lambda pair: _rank(platform, pair))
     held: dict[str, Decision] = {}
     for observation, decision in due:
@@ -42,8 +45,8 @@ def _is_restart(decision: Decision) -> bool:
     return decision.action is Action.START and (decision.verdict is Verdict.DEAD or decision.verdict in HUNG)
 
 
-def _comes_back(platform: Platform, pair: Pair, now: datetime) -> bool:
-    """Whether a stream was restarted after trouble, has not committed yet, and may still be starting."""
+def _comes_back(pair: Pair, now: datetime) -> bool:
+    """Whether a stream was restarted after trouble lately and has not committed yet."""
     observation, decision = pair
     wanted, driver = observation.wanted.value, observation.driver.value
     if wanted is None or driver is None or driver.state is not DriverState.RUNNING or driver.fence != wanted.fence:
@@ -53,7 +56,7 @@ def _comes_back(platform: Platform, pair: Pair, now: datetime) -> bool:
     if wanted.verdict in CALM and wanted.verdict_since is not None and wanted.intent_at is not None and wanted.verdict_since > wanted.intent_at:
         return False  # an urgent look does not read what the last one did
     begun = driver.started_at or wanted.launched_at
-    return begun is not None and now - begun < timedelta(seconds=platform.restart.start_timeout_seconds)
+    return begun is not None and now - begun < STARTS_FOR
 
 
 def _rank(platform: Platform, pair: Pair) -> tuple[bool, datetime, str]:

@@ -59,7 +59,10 @@ def look(runtime: Runtime) -> list[Look]:
 def mind_the_poll(connection: database.Connection) -> None:
     """Tell people of a poll that does not look any more, and of its return. One that has only just begun to be watched is left alone."""
     ages = watchers.ages(connection)
-    age, why = ages.get("poll", (0.0, ""))
+    if "poll" not in ages:
+        watchers.failing(connection, "poll", "it has not looked yet")
+        return
+    age, why = ages["poll"]
     if age < POLL_LATE_SECONDS:
         incidents.resolve_incident(connection, POLL_KEY, "the poll looks again")
     elif ages.get("watchdog", (math.inf, ""))[0] < RUNS_APART_SECONDS:

@@ -33,6 +33,11 @@ TOLD = {
     Verdict.HEAD_MISMATCH: ("ticket", "finds nothing to read"),
 }
 """How loud people are told of a verdict, and in which words; of those that are not here, that the stream hangs."""
+WHAT_TO_DO = {
+    Verdict.SPLIT_BRAIN: "What to do: find out who started the second driver. The older one is ended, and the catalog refused its commits.",
+    Verdict.HEAD_MISMATCH: "What to do: look at the source: a topic that was made anew, or records that no reader sees. A restart would not help.",
+}
+"""Of verdicts whose troubles do not end by a restart."""
 NAMES = {KAFKA: "Kafka", SCHEMA_REGISTRY: "The schema registry", CATALOG: "The catalog's database"}
 DEPENDENCY_SEVERITY = {SCHEMA_REGISTRY: "ticket"}
 """How loud people are told that a dependency is away; of any other it is a page."""
@@ -127,7 +132,8 @@ def _record_incident(connection: Connection, platform: Platform, decision: Decis
     elif in_trouble(decision):
         if not incidents.is_open(connection, held) and not _has_the_cause_of_bronze(connection, platform, decision):
             severity, what = TOLD.get(decision.verdict, ("page", "hangs"))
-            incidents.open_incident(connection, key, severity, f"Stream {decision.stream} {what}", f"{decision.verdict}: {decision.because}")
+            detail = "\n".join(filter(None, (f"{decision.verdict}: {decision.because}", WHAT_TO_DO.get(decision.verdict))))
+            incidents.open_incident(connection, key, severity, f"Stream {decision.stream} {what}", detail)
             for reader in (name for name in platform.streams if decision.verdict is Verdict.DEAD and platform.feeder_of(name) == decision.stream):
                 incidents.withdraw(connection, incidents.stream_key(reader), ONE_CAUSE)  # of one cause, and its reader was seen first
     elif decision.verdict in HEALTHY or decision.verdict is Verdict.STOPPED:

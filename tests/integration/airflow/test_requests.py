@@ -139,7 +139,7 @@ def test_a_window_mutes_and_its_digest_tells(platform_stack: Runtime, ui: Airflo
     close = ui.trigger("maintenance_window", stream="bronze_kraken", action="close", reason=REASON).raise_for_status().json()["dag_run_id"]
     assert ui.finished("maintenance_window", close, 60) == "success"
     digest = wait_for("digest", lambda: told("Maintenance of bronze_kraken is over: 1 incident"), 90)
-    assert digest["channel"] == platform_stack.platform.alerts.routes.digest and "still open, and it pages now" in str(digest["blocks"])
+    assert digest["channel"] == platform_stack.platform.alerts.routes.digest and "still open, and it pages" in str(digest["blocks"])
     assert wait_for("page", lambda: told("Drill in a window"), 30)["channel"] == platform_stack.platform.alerts.routes.page
     with connect(platform_stack, "control") as connection:
         for stream in ("bronze_kraken", "silver_kraken"):

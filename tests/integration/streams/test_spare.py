@@ -25,7 +25,7 @@ from k2.registry.runtime import Runtime
 class Spare:
     """One spare process, and the agent's end of its line."""
 
-    def __init__(self, lab: Lab, name: str) -> None:
+    def __init__(self, lab: Lab, name: str, **runtime: str) -> None:
         self.lab, self.name = lab, name
         self.folder = lab.runtime.spares / name
         self.folder.mkdir(parents=True)
@@ -33,13 +33,21 @@ class Spare:
         self.log = self.folder.with_suffix(".log")
         environment = {
             **os.environ,
-            "K2_RUNTIME": str(lab.runtime_file),
+            "K2_RUNTIME": str(self._runtime_file(runtime)),
             "K2_PLATFORM": str(lab.platform_file),
             "PYTHONPATH": str(lab.runtime.tree / "include"),
         }
         command = [sys.executable, str(lab.runtime.tree / "spark_jobs" / "spare.py"), "--name", name]
         with theirs, self.log.open("wb") as out:
             self.process = subprocess.Popen(command, stdin=theirs, stdout=out, stderr=out, env=environment, cwd=lab.runtime.tree, start_new_session=True)
+
+    def _runtime_file(self, changes: dict[str, str]) -> Path:
+        """The lab's, or one of its own beside it."""
+        if not changes:
+            return self.lab.runtime_file
+        file = self.lab.runtime_file.with_name(f"runtime-{self.name}.json")
+        file.write_text(self.lab.runtime.model_copy(update=changes).model_dump_json())
+        return file
 
     def wait_warm(self) -> None:
         self.line.settimeout(START_SECONDS)
@@ -57,8 +65,8 @@ class Spare:
 
 
 @contextmanager
-def spare(lab: Lab, name: str) -> Iterator[Spare]:
-    made = Spare(lab, name)
+def spare(lab: Lab, name: str, **runtime: str) -> Iterator[Spare]:
+    made = Spare(lab, name, **runtime)
     try:
         yield made
     finally:
@@ -109,6 +117,16 @@ def test_a_spare_with_an_old_fence_is_refused(lab: Lab) -> None:
         lab.raise_fence(stream)
         late.become(stream, old)
         assert late.process.wait(START_SECONDS) == ExitCode.FENCED, late.log.read_text()[-4000:]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_broker_that_is_silent_keeps_no_spare_from_being_warm(lab: Lab) -> None:
+    """Its query hangs and does not end, and is left behind."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, spare(lab, "aa4", kafka=f"127.0.0.1:{silent.getsockname()[1]}") as blind:
+        blind.wait_warm()
+        assert "its query has not ended after 5 s" in blind.log.read_text()
+        assert blind.leftovers() == []
 
 
 def test_a_spare_ends_with_its_line(lab: Lab) -> None:

@@ -59,6 +59,8 @@ def telling(seen: dict[str, Any], windows: list[Window], now: datetime = NOW) ->
         ("all", "health:disk:*:red", True),
         ("all", "dag:streams_watch", False),
         ("all", "dag:streams_watch:watch", False),
+        ("all", "watchers:poll", False),
+        ("all", "watchers:streams_watch", False),
         ("bronze", "stream:bronze_kraken", True),
         ("silver", "stream:bronze_kraken", False),
         ("bronze_kraken", "stream:bronze_kraken", True),
@@ -86,7 +88,7 @@ def test_what_a_window_covers(scope: str, key: str, covered: bool) -> None:
         ([window(ends=-1)], incident(), True, 1),  # over, and still open: it pages
         ([window(ends=-1)], incident(severity="ticket"), False, 1),
         ([window(ends=-1)], incident(resolved=-5), False, 1),
-        ([window(ends=-1), window("bronze", number=2)], incident(), False, 0),  # the other one still runs
+        ([window(ends=-1), window("bronze", number=2)], incident(), False, 1),  # the other one still runs
         ([window(ends=-1)], incident(0), True, 0),  # it began after
     ],
 )
@@ -96,6 +98,18 @@ def test_what_is_due(windows: list[Window], seen: dict[str, Any], told_alone: bo
     assert ([row for row, _ in found.incidents] == [seen], sum(len(happened) for _, happened in found.digests)) == (told_alone, in_digest)
     assert [w.id for w, _ in found.digests] == [w.id for w in windows if w.ends_at <= NOW]
     assert len(found) == len(found.incidents) + len(found.digests)
+
+
+def test_a_place_in_a_digest_is_enough_for_what_nothing_mutes_and_does_not_page() -> None:
+    """What another window still mutes is in its digest too; what pages is told alone."""
+    ended, runs = window(ends=-1), window("bronze", number=2)
+
+    def enough(seen: dict[str, Any], *windows: Window) -> bool:
+        ((_, [(_, enough)]),) = telling(seen, list(windows)).digests
+        return enough
+
+    assert enough(incident(severity="ticket"), ended) and enough(incident(resolved=-5), ended)
+    assert not enough(incident(), ended) and not enough(incident(severity="ticket"), ended, runs)
 
 
 MINUTES = st.integers(-600, 600)

@@ -10,7 +10,7 @@ from k2.chaos.journal import Header, Journal, Result
 from k2.stack.errors import K2Error
 
 HEADER = Header(7, 50, ("disk of the checkpoints full",))
-RESULT = Result(1, ("driver killed",), ("bronze_a",), "SIGKILL 1", 0.4, "bronze_a DEAD", 5.2, 0.0, "bronze_a #2 spare")
+RESULT = Result(1, ("driver killed",), ("bronze_a",), "SIGKILL 1", 0.4, "bronze_a DEAD", 5.2, "bronze_a #2 spare")
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:

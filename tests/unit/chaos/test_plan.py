@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2.chaos.faults import FAULTS
-from k2.chaos.plan import ALONGSIDE, FIRST_OF_TWO, RULES, SPACED, Kind, Subjects, Target, plan
+from k2.chaos.plan import ALONGSIDE, FIRST_OF_TWO, RULES, SPACED, UNDONE_BY, Kind, Subjects, Target, plan
 
 SUBJECTS = Subjects(["bronze_a", "bronze_b", "silver_a", "silver_b"], ["silver_a", "silver_b"], ["bronze_a", "bronze_b"], ["a", "b"])
 seeds, sizes = st.integers(0, 10**6), st.integers(1, 120)
@@ -48,6 +48,7 @@ def test_two_at_once_hurt_two_different_things(seed: int, faults: int) -> None:
             first, second = planned.faults
             assert first.kind in FIRST_OF_TWO and second.kind in ALONGSIDE
             assert first.kind is not second.kind and first.target != second.target
+            assert UNDONE_BY.get(first.kind) is not second.kind
 
 
 @settings(deadline=None)

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from k2.chaos.journal import Result
 from k2.chaos.proof import Proof, stale_commits
-from k2.chaos.show import line, summary
+from k2.chaos.show import holds, line, summary
 from k2.feeds.audit import Audit
 from k2.reconcile.compare import PartitionResult
 
 PARTITION = PartitionResult("t", 0, 10, 10, 10, 0, 0, 0, 0, 0, 0)
 PROOF = Proof([PARTITION], {"a": Audit()}, {"a": Audit()}, [])
-ROUND = Result(1, ("driver killed", "host agent killed"), ("s", "platform"), "SIGKILL 1", 0.4, "s DEAD", 5.2, 0.0, "s #2 spare")
+ROUND = Result(1, ("driver killed", "host agent killed"), ("s", "platform"), "SIGKILL 1", 0.4, "s DEAD", 5.2, "s #2 spare")
 
 
 def silver(fence: int, batch: int, query: str = "q") -> dict[str, str]:
@@ -61,6 +61,13 @@ def test_summary_tells_every_kind_of_loss() -> None:
     assert "certificates not green: s" in summary([ROUND], replace(PROOF, certificates={"s": "fences failed: batch 3", "r": ""}))
     expected = "[bold red]6 lost, 4 doubled, 1 stale commits, 4 faults, round 2 failed (2 faults found nothing to hurt)[/]"
     assert summary(rounds, bad) == expected
+
+
+def test_a_kind_that_was_never_done_is_no_pass() -> None:
+    """Planned is not done; once is enough."""
+    kill, freeze = replace(ROUND, kinds=("killed",)), replace(ROUND, kinds=("frozen",), skipped=True)
+    assert summary([kill, freeze], PROOF).startswith("[bold red]") and summary([kill, freeze], PROOF).endswith("never done: frozen[/]")
+    assert not holds([kill, freeze], PROOF) and holds([kill, freeze, replace(freeze, skipped=False)], PROOF)
 
 
 def test_what_the_feeds_missed_is_no_loss() -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from k2.chaos import rounds
-from k2.chaos.faults import FAULTS, StaleCommit
+from k2.chaos.faults import FAULTS, Violated
 from k2.chaos.journal import Result
 from k2.chaos.place import NothingToHurt
 from k2.chaos.plan import RULES, Fault, Kind, Round, Rule, Target
@@ -22,6 +22,7 @@ class Seen:
     """What a round would see of a platform."""
 
     illness: str = ""
+    coldness: str = ""
     new_driver: bool = True
     verdict: str | None = None
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -34,6 +35,9 @@ class Seen:
 
     def signs(self) -> list[Sign]:
         return [Sign(self.began + timedelta(seconds=2), "s", "DEAD")]
+
+    def cold(self) -> str:
+        return self.coldness
 
     def raised(self, stream: str) -> bool:
         return self.new_driver
@@ -75,9 +79,9 @@ def test_two_faults_are_done_and_healed(monkeypatch: pytest.MonkeyPatch, healed:
     assert (result.did, result.detected, result.detected_as, result.how, result.trouble) == ("hurt s; hurt platform", 2.0, "s DEAD", "s #2 spare", "")
 
 
-@pytest.mark.parametrize("error", [NothingToHurt("no spare"), OSError("no"), StaleCommit("it committed")])
+@pytest.mark.parametrize("error", [NothingToHurt("no spare"), OSError("no"), Violated("it committed")])
 def test_one_that_fails_leaves_the_other_healed(monkeypatch: pytest.MonkeyPatch, healed: list[str], error: Exception) -> None:
-    """A fault that finds nothing is not a failure of the platform; a stale commit is."""
+    """A fault that finds nothing is not a failure of the platform; a stale commit is, and so is a part that does not answer."""
 
     @contextmanager
     def fails(_: object, __: str) -> Iterator[str]:
@@ -87,14 +91,23 @@ def test_one_that_fails_leaves_the_other_healed(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setitem(FAULTS, Kind.AGENT_KILL, fails)
     result = run(monkeypatch, Seen(), (Kind.DRIVER_KILL, "s"), (Kind.AGENT_KILL, "platform"))
     assert healed == ["s"]
-    stale = isinstance(error, StaleCommit)
-    assert (result.skipped, bool(result.trouble)) == (not stale, stale)
+    nothing = isinstance(error, NothingToHurt)
+    assert (result.skipped, bool(result.trouble)) == (nothing, not nothing)
 
 
 def test_what_is_not_back_in_time_is_named(monkeypatch: pytest.MonkeyPatch, healed: list[str]) -> None:
     """With the limit."""
     result = run(monkeypatch, Seen(illness="s DEAD"), (Kind.AGENT_KILL, "platform"))
     assert result.trouble == "not back within 0 s: s DEAD" and result.recovered is None
+
+
+def test_a_pool_that_stays_cold_is_no_recovery(monkeypatch: pytest.MonkeyPatch, healed: list[str]) -> None:
+    """Of a fault that hurts a spare, and of no other."""
+    monkeypatch.setitem(FAULTS, Kind.SPARE_KILL, FAULTS[Kind.AGENT_KILL])
+    monkeypatch.setitem(RULES, Kind.SPARE_KILL, Rule(Target.PART, 0.3, pool=True))
+    cold = Seen(coldness="0 of 1 spares are warm")
+    assert run(monkeypatch, cold, (Kind.SPARE_KILL, "platform")).trouble == "not back within 0 s: 0 of 1 spares are warm"
+    assert run(monkeypatch, cold, (Kind.AGENT_KILL, "platform")).trouble == ""
 
 
 def test_the_last_commit_of_the_old_driver_is_no_recovery(monkeypatch: pytest.MonkeyPatch, healed: list[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from k2.launchers import sessions
 from k2.processes import end, family
 from k2.stack import records, supervisor
 from k2.stack.home import Home, write_atomically
@@ -238,15 +239,15 @@ def test_a_task_at_work_survives_the_crash_of_its_service(home: Home) -> None:
             await until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
             first = records.recall(home, "one")
             assert first is not None
-            await until(lambda: len(records.session_members(first.pid)) == 3)
+            await until(lambda: len(sessions.members(first)) == 4)
             idle_pid, busy_pid = map(int, pids.read_text().split())
             first.send(signal.SIGKILL)
             await until(lambda: boss.status["one"].restarts == 1 and phase(boss, "one") is Phase.HEALTHY)
-            left = records.session_members(first.pid)
+            left = sessions.members(first)
             assert {p.pid for p in left} > {busy_pid}
             assert idle_pid not in {p.pid for p in left}
             end([p for p in left if p.pid != busy_pid], grace_seconds=0)
-            await until(lambda: supervisor.end_idle(first.pid) == 0 and not records.session_members(first.pid))
+            await until(lambda: supervisor.end_idle(first) == 0 and not sessions.members(first))
 
     asyncio.run(scenario())
 

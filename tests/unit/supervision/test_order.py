@@ -71,7 +71,7 @@ def test_what_was_asked_for_is_not_limited() -> None:
 def test_a_restart_that_takes_too_long_keeps_no_place() -> None:
     """Nor does one that came back to find nothing to do."""
     seen, decision = pair("bronze_binance", Verdict.STARTING, Action.NONE, coming=True)
-    late = replace(seen, driver=Reading(NOW, Driver(DriverState.RUNNING, 5, started_at=ago(500))))
+    late = replace(seen, driver=Reading(NOW, Driver(DriverState.RUNNING, 5, started_at=ago(61))))
     idle = pair("bronze_kraken", Verdict.IDLE, Action.NONE, coming=True)
     found_idle = replace(pair("bronze_kraken", Verdict.STARTING, Action.NONE, coming=True)[0].wanted.value, verdict=Verdict.IDLE, verdict_since=ago(5))  # type: ignore[type-var]
     unread = (replace(idle[0], wanted=Reading(NOW, found_idle)), decision)

@@ -43,20 +43,24 @@ def run(args: argparse.Namespace) -> int:
     from k2.demo.scenario import Demo, Options
     from k2.registry.runtime import Replay
     from k2.stack import airflow, control
+    from k2.stack.home import Home
+    from k2.stack.records import supervisor_of
 
     if args.replay and not args.replay.is_dir():
         raise K2Error(f"--replay {args.replay}: there is no such folder: name the folder that holds the recordings")
     replay = Replay(folder=args.replay.absolute(), speed=args.speed) if args.replay else None
     shown = console()
     seed = args.seed if args.seed is not None else random.randrange(10_000)
-    with Terminal() as progress:
-        runtime = control.up(profile="demo", replay=replay, progress=progress)
-    shown.print(f"The platform is up. Seed of this run: {seed}")
+    ours = supervisor_of(Home.at()) is None
     try:
+        with Terminal() as progress:
+            runtime = control.up(profile="demo", replay=replay, progress=progress)
+        ours = True
+        shown.print(f"The platform is up. Seed of this run: {seed}")
         with closing(Demo(runtime, shown, Options(args.kills, seed))) as demo:
             ok = demo.run()
     finally:
-        if args.exit:
+        if args.exit and ours:
             with Terminal() as progress:
                 report = control.down(progress=progress)
     if args.exit:
