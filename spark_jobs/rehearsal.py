@@ -43,22 +43,28 @@ def rehearse(spark: SparkSession, runtime: Runtime, spare: str, folder: Path, to
     session = spark.newSession()
     session.conf.set("spark.sql.streaming.stopTimeout", str(STOP_SECONDS * 1000))
     _activate(session)
-    catalog = open_catalog(session, place, platform, scratch(spare))
-    empty: set[str] = set()
     try:
-        for stream in sorted(platform.streams, key=lambda name: platform.streams[name].type):
-            if platform.streams[stream].reads in empty:
-                continue
-            driver = Driver(place, platform, stream, NO_FENCE, scratch(spare), Board(stream, NO_FENCE))
-            driver.spark, driver.catalog = session, catalog
-            if _one_batch(driver, told):
-                driver.say(f"rehearsed {stream}")
-            else:
-                driver.say(f"could not rehearse {stream}: nothing came within {FIRST_BATCH_SECONDS:.0f} s")
-                empty.update(driver.spec.writes)
+        catalog = open_catalog(session, place, platform, scratch(spare))
+        try:
+            _every_job(session, catalog, place, platform, spare, told)
+        finally:
+            _clear(session, catalog, platform)
     finally:
-        _clear(session, catalog, platform)
         _activate(spark)
+
+
+def _every_job(session: SparkSession, catalog: Any, place: Runtime, platform: Platform, spare: str, told: Callable[[], bool]) -> None:
+    empty: set[str] = set()
+    for stream in sorted(platform.streams, key=lambda name: platform.streams[name].type):
+        if platform.streams[stream].reads in empty:
+            continue
+        driver = Driver(place, platform, stream, NO_FENCE, scratch(spare), Board(stream, NO_FENCE))
+        driver.spark, driver.catalog = session, catalog
+        if _one_batch(driver, told):
+            driver.say(f"rehearsed {stream}")
+        else:
+            driver.say(f"could not rehearse {stream}: nothing came within {FIRST_BATCH_SECONDS:.0f} s")
+            empty.update(driver.spec.writes)
 
 
 def _clear(session: SparkSession, catalog: Any, platform: Platform) -> None:

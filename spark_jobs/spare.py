@@ -38,7 +38,10 @@ class Channel:
 
     def _listen(self) -> None:
         while not self._line.endswith(b"\n"):
-            received = self._socket.recv(4096)
+            try:
+                received = self._socket.recv(4096)
+            except OSError:  # it died with something of this spare unread
+                received = b""
             if not received:
                 os._exit(ExitCode.STOPPED)  # the agent is gone, or needs this spare no more
             self._line += received

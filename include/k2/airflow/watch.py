@@ -30,13 +30,14 @@ class Watch:
 def look_and_act(runtime: Runtime) -> Watch:
     """Observe every stream afresh, decide, act. What woke the run is no input: it may be old by now.
 
-    What is urgent comes first: a full look waits seconds for a broker that is silent. Only a run that had nothing to do writes certificates: no start waits.
+    What is urgent comes first: a full look waits seconds for a broker that is silent. A run that started or stopped something writes no
+    certificates, so that nothing waits for them.
     """
     urgent = watchdog.urgent(runtime)
     done = watchdog.act(runtime, [look.decision for look in urgent])
     looks = watchdog.look(runtime)
     done += watchdog.act(runtime, [look.decision for look in looks])
-    return Watch([*urgent, *looks], done, [] if done else watchdog.certify_due(runtime))
+    return Watch([*urgent, *looks], done, [] if any(d.fence is not None for d in done) else watchdog.certify_due(runtime))
 
 
 def woken_by(context: Any) -> str:

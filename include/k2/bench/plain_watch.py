@@ -23,11 +23,10 @@ from k2.launchers.client import AgentClient
 from k2.probes import iceberg
 from k2.registry.observed import Checkpoint, Driver, Observation, QueryStatus, Reading
 from k2.registry.runtime import Runtime, load_runtime
-from k2.state import streams
+from k2.state import streams, verdicts
 from k2.supervision.judge import judge
 
 STATUS = TypeAdapter(QueryStatus)
-OBSERVATION = TypeAdapter(Observation)
 
 
 def tail(checkpoint: Path) -> Checkpoint:
@@ -54,7 +53,7 @@ def watch(runtime: Runtime, http: httpx.Client, connection: psycopg.Connection[d
     said = Reading(at, status) if status else Reading[QueryStatus](at, error="no driver runs")
     seen = Observation(name, at, Reading(asked, wanted), Reading(asked, driver), said, Reading(at, checkpoint), Reading(at, head))
     decision = judge(runtime.platform.streams[name], seen, runtime.platform.restart, datetime.now(UTC))
-    streams.record_verdicts(connection, [(decision, OBSERVATION.dump_json(seen))], at)
+    verdicts.record(connection, [(decision, verdicts.OBSERVATION.dump_json(seen))], at)
 
 
 def main() -> None:

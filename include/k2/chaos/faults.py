@@ -124,7 +124,7 @@ def _raise_fence(place: Place, stream: str, seen: int, reason: str) -> int:
         connection.execute("SET LOCAL lock_timeout = 20000")
         generation = streams.wanted(connection, stream).generation
         streams.ended(connection, stream, seen, at=datetime.now(UTC), exit_code=None, reason="replaced")
-        return streams.raise_fence(connection, stream, seen=seen, generation=generation, reason=reason, last_commit_at=None, detected_at=None)
+        return streams.raise_fence(connection, stream, seen=seen, generation=generation, reason=reason, detected_at=None)
 
 
 def _exit_of(folder: Path) -> int | None:

@@ -17,7 +17,7 @@ from k2.stack.home import read_json
 from k2.stack.supervisor import Phase
 from k2.state.database import StateUnavailable, connect
 from k2.state.streams import launches, wanted_all
-from k2.supervision.edges import HEALTHY, HUNG
+from k2.supervision.verdicts import HEALTHY, HUNG
 
 SAMPLE_SECONDS = 0.5
 READY = (Phase.HEALTHY, Phase.DONE)

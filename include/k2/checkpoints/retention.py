@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from k2.registry.history import Chain, Span
-
-NO_SNAPSHOT = -1
+from k2.registry.history import NO_SNAPSHOT, Chain, Span
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -28,9 +29,13 @@ from k2.supervision.deadman import Silence, Step, step
 log = logging.getLogger(__name__)
 
 ASK_EVERY_SECONDS = 10.0
+ANSWER_MS = 5000
+"""A database that is asked for longer does not answer."""
 KEY = "watchers:streams_watch"
 TITLE = "Nobody watches the streams"
-WATCHERS = ("watchdog", "poll")
+RUNS = "watchdog"
+"""The watcher that also acts: a run of streams_watch."""
+WATCHERS = (RUNS, "poll")
 COMPONENTS = ("airflow_scheduler", "airflow_triggerer")
 """In which the watchers run."""
 TOLD = {Step.PAGE: Due.AGAIN, Step.REMIND: Due.REMINDER, Step.RESOLVE: Due.RESOLVED}
@@ -52,9 +57,9 @@ class Airflow(Enum):
 
 @dataclass(frozen=True)
 class Seen:
-    """What the database says: when the watchers last looked, as text that is only compared, and the open incident of this switch."""
+    """What the database says: when each watcher last looked, as text that is only compared, and the open incident of this switch."""
 
-    looks: str
+    looks: dict[str, str]
     incident: dict[str, Any] | None
 
 
@@ -64,7 +69,7 @@ class DeadManSwitch:
     def __init__(self, runtime: Runtime, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._runtime, self._monotonic = runtime, monotonic
         self._silence = Silence(begun=monotonic())
-        self._looks: str | None = None
+        self._looks: dict[str, str] | None = None
         self._incident: dict[str, Any] | None = None
         """What people were told, as a row of k2.incidents, with the place of its message."""
 
@@ -95,7 +100,7 @@ class DeadManSwitch:
                 self._end_untold()
             return due
         try:
-            self._tell(due, self._why(now, error), seen is not None)
+            self._tell(due, self._why(now, error), seen)
         except direct.NotTold as refusal:
             log.error("people could not be told (%s) that %s: %s", due, self._why(now, error), refusal)
             return Step.NONE
@@ -104,7 +109,7 @@ class DeadManSwitch:
 
     def _ask(self) -> tuple[Seen | None, str]:
         try:
-            with database.connect(self._runtime, "control") as connection:
+            with self._database() as connection:
                 return _read(connection), ""
         except (database.StateUnavailable, psycopg.Error, OSError) as error:
             return None, str(error).strip().splitlines()[0]
@@ -112,7 +117,8 @@ class DeadManSwitch:
     def _take(self, seen: Seen, now: float) -> None:
         """The first answer shows only how things stand; a look is what changed since."""
         if self._looks is not None and seen.looks != self._looks:
-            self._silence = replace(self._silence, looked=now)
+            ran = seen.looks.get(RUNS) != self._looks.get(RUNS)
+            self._silence = replace(self._silence, looked=now, ran=now if ran else self._silence.ran)
         self._looks = seen.looks
         if self._incident is None and seen.incident is not None and seen.incident["message"]:
             # An agent before this one told them.
@@ -122,52 +128,61 @@ class DeadManSwitch:
         silent = f"{self._silence.seconds(now):.0f} s"
         if error:
             return f"PostgreSQL cannot be asked whether anybody looks, for {silent} nobody was seen to: {error}"
+        if self._silence.looked is not None and self._silence.seconds(now) < self._runtime.platform.dead_man.silent_seconds:
+            return f"the poll looks, but no run of streams_watch has for {self._silence.seconds_without_run(now):.0f} s, and only a run acts"
         who = "neither the poll nor a run of streams_watch has looked"
         return f"{who} for {silent}" if self._silence.looked is not None else f"{who} since {silent} ago, when the host agent began to wait for it"
 
-    def _tell(self, due: Step, why: str, has_database: bool) -> None:
-        """Slack first, then the database. Raises NotTold."""
-        incident = self._incident or _incident(why)
+    def _tell(self, due: Step, why: str, seen: Seen | None) -> None:
+        """Slack first, then the database, which may answer questions and take nothing. Raises NotTold."""
+        incident = self._incident or (seen.incident if seen else None) or _incident(why)
         if due is Step.RESOLVE:
             incident |= {"resolved_at": datetime.now(UTC), "resolution": "a watcher looks again"}
-        elif has_database:
-            incident |= self._keep(f"{why}\n{ADVICE}") or {}
-        incident["message"] = direct.show(self._runtime, incident, TOLD[due], loud=LOUD)
+        else:
+            incident |= {"detail": f"{why}\n{ADVICE}"}
+        try:
+            incident["message"] = direct.show(self._runtime, incident, TOLD[due], loud=LOUD)
+        except direct.NotTold:
+            if seen is not None and due is not Step.RESOLVE:
+                self._keep(due, incident)
+            raise
         self._incident = None if due is Step.RESOLVE else incident
         log.warning("%s: %s", due, why)
-        if has_database:
-            self._keep_told(due, incident)
-
-    def _keep(self, detail: str) -> dict[str, Any] | None:
-        """The incident as a row. None when the database does not take it: people are told all the same."""
-        try:
-            with database.connect(self._runtime, "control") as connection:
-                incidents.open_incident(connection, KEY, "page", TITLE, detail)
-                return _open(connection)
-        except (database.StateUnavailable, psycopg.Error) as error:
-            log.error("the incident could not be kept: %s", error)
-            return None
+        if seen is not None:
+            self._keep(due, incident)
 
     def _end_untold(self) -> None:
         """An incident that Slack never took ends with the silence; a run of streams_watch tells the rest."""
         try:
-            with database.connect(self._runtime, "control") as connection:
+            with self._database() as connection:
                 incidents.resolve_incident(connection, KEY, "a watcher looks again")
         except (database.StateUnavailable, psycopg.Error) as error:
             log.error("the end of the incident could not be kept: %s", error)
 
-    def _keep_told(self, due: Step, incident: dict[str, Any]) -> None:
+    def _keep(self, due: Step, incident: dict[str, Any]) -> None:
+        """The incident as a row, and that people were told of it if they were."""
         try:
-            with database.connect(self._runtime, "control") as connection:
+            with self._database() as connection:
+                if due is not Step.RESOLVE:
+                    incidents.open_incident(connection, KEY, incident["severity"], TITLE, incident["detail"])
                 row = _open(connection)
                 if row is None:
                     return
                 if due is Step.RESOLVE:
                     incidents.resolve_incident(connection, KEY, incident["resolution"])
                     row["resolved_at"] = incident["resolved_at"]
-                incidents.told(connection, row, incident["message"])
+                if incident["message"]:
+                    incidents.told(connection, row, incident["message"])
+                if self._incident is not None:
+                    self._incident = row | {"message": incident["message"]}
         except (database.StateUnavailable, psycopg.Error) as error:
             log.error("that people were told could not be kept: %s", error)
+
+    @contextmanager
+    def _database(self) -> Iterator[database.Connection]:
+        with database.connect(self._runtime, "control") as connection:
+            connection.execute(f"SET LOCAL statement_timeout = {ANSWER_MS}")
+            yield connection
 
 
 def airflow_is(runtime: Runtime) -> Airflow:
@@ -185,7 +200,7 @@ def airflow_is(runtime: Runtime) -> Airflow:
 
 def _read(connection: database.Connection) -> Seen:
     rows = connection.execute("SELECT watcher, seen_at FROM k2.watchers WHERE watcher = ANY(%s) ORDER BY watcher", (list(WATCHERS),)).fetchall()
-    return Seen(" ".join(f"{row['watcher']} {row['seen_at'].isoformat()}" for row in rows), _open(connection))
+    return Seen({row["watcher"]: row["seen_at"].isoformat() for row in rows}, _open(connection))
 
 
 def _open(connection: database.Connection) -> dict[str, Any] | None:

@@ -85,7 +85,7 @@ class Fleet:
                 continue
             if record.process is None:
                 record.process = _running_with(self._command(record.stream, record.fence)[1:])
-                records.write(self.runtime, record)
+                self._save(record)
             if records.alive(record):
                 log.info("adopted %s, pid %s", record.tag, record.process and record.process.pid)
             self._watch(tracked)
@@ -115,7 +115,8 @@ class Fleet:
     def start(self, stream: str, fence: int, use_spare: bool = False) -> Driver:
         """Start the driver of a stream with a fence, from a spare if that is allowed and there is one. The same stream and fence again: the first one's state.
 
-        Raises UnknownDriver for a stream that is not in the registry, StaleFence for a fence below one that was seen.
+        Raises UnknownDriver for a stream that is not in the registry, StaleFence for a fence below one that was seen, OSError
+        when the start cannot be written down: then nothing was started, and no spare used.
         """
         if existing := self._tracked.get((stream, fence)):
             return self._describe(existing)
@@ -123,12 +124,13 @@ class Fleet:
             raise UnknownDriver(f"stream {stream!r} is not in the registry: it has {', '.join(self.runtime.platform.streams)}")
         if fence <= self._highest.get(stream, 0):
             raise StaleFence(f"fence {fence} of {stream} is stale: a driver with fence {self._highest[stream]} was started here already")
+        record = Record(stream=stream, fence=fence, how=_how(None), boot=records.boot_id(), started_at=_now())
+        records.write(self.runtime, record)
         spare = self.spares.take() if use_spare else None
         self.spares.rest()
-        record = Record(stream=stream, fence=fence, how=_how(spare), boot=records.boot_id(), started_at=_now())
         if spare is not None:
-            record.spare, record.process = spare.name, spare.process
-        records.write(self.runtime, record)
+            record.how, record.spare, record.process = _how(spare), spare.name, spare.process
+            self._save(record)
         self._highest[stream] = fence
         tracked = self._tracked[stream, fence] = _Tracked(record)
         try:
@@ -136,7 +138,7 @@ class Fleet:
             record.process = ProcessId.of(tracked.child.pid)
         except OSError as error:
             record.exit_message = f"it could not be started: {error}"
-        records.write(self.runtime, record)
+        self._save(record)
         log.info("started %s (%s), pid %s", record.tag, record.how, record.process and record.process.pid)
         self._watch(tracked)
         self._prune(stream)
@@ -216,7 +218,14 @@ class Fleet:
     def _ask(self, tracked: _Tracked) -> None:
         if tracked.running:
             tracked.record.asked = True
-            records.write(self.runtime, tracked.record)
+            self._save(tracked.record)
+
+    def _save(self, record: Record) -> None:
+        """Write a record down. A disk that is full must keep nobody from knowing how the driver is."""
+        try:
+            records.write(self.runtime, record)
+        except OSError:
+            log.exception("the record of %s cannot be written: an agent that is started now would not know it", record.tag)
 
     def _find(self, stream: str, fence: int) -> _Tracked:
         try:
@@ -272,7 +281,7 @@ class Fleet:
         record.exit_code = tracked.child.wait() if tracked.child else said_code
         record.exit_message = said or record.exit_message
         record.ended_at = _now()
-        records.write(self.runtime, record)
+        self._save(record)
         log.info("%s ended: %s %s", record.tag, record.exit_code, record.exit_message)
         if record.spare:
             shutil.rmtree(self.runtime.spares / record.spare, ignore_errors=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from pathlib import Path
 
 from k2.checkpoints.reader import CheckpointUnreadable, read_offsets
 from k2.checkpoints.retention import Loss, kafka_loss, snapshot_loss
@@ -80,16 +79,3 @@ class Preflight:
         if row is None:
             raise NotKnown(f"table {self._spec.reads} is not in the catalog")
         return snapshot_loss(self._spec.reads, checkpoint.committed, read_chain(row["metadata_location"]), checkpoint.last_commit_at)
-
-
-def move_aside(checkpoint: Path, fence: int) -> Path | None:
-    """Move a whole checkpoint out of the checkpoints' tree, in one rename. Returns where it is now, None when there was none.
-
-    Only when no driver of the stream runs. Nothing in it is changed: moved back, it is what it was.
-    """
-    target = checkpoint.parent.with_name(f"{checkpoint.parent.name}.aside") / f"{checkpoint.name}-before-{fence}"
-    if not checkpoint.exists():
-        return None
-    target.parent.mkdir(exist_ok=True)
-    checkpoint.rename(target)
-    return target

@@ -62,8 +62,8 @@ class Shadows:
         needed = self.runtime.platform.streams[stream].memory_mb + RESERVE_MB
         if (available := available_memory_mb()) < needed:
             raise ShadowRefused(f"{available} MiB of memory are available and a shadow of {stream} needs {needed}: end something, or lower memory_mb")
-        self._busy = stream
         begun, made_of = time.monotonic(), fingerprint(self.runtime)
+        self._busy = stream
         folder = self.folder / f"{time.time_ns() // 1_000_000:x}"
         try:
             found = await self._try(stream, query_id, folder, deadline_seconds)

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from k2.checkpoints.aside import move_aside
 from k2.checkpoints.guard import rewound
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
 from k2.launchers.client import AgentClient
-from k2.launchers.retention import Preflight, move_aside
+from k2.launchers.retention import Preflight
 from k2.registry.observed import Driver, DriverState, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, streams
@@ -74,7 +75,6 @@ def start(
     fence: int,
     generation: int,
     reason: str,
-    last_commit_at: datetime | None = None,
     detected_at: datetime | None = None,
     decided_at: datetime | None = None,
     old_end: str = "replaced",
@@ -108,7 +108,6 @@ def start(
                 seen=fence,
                 generation=generation,
                 reason=reason,
-                last_commit_at=last_commit_at,
                 detected_at=detected_at,
                 decided_at=decided_at,
             )
@@ -119,17 +118,21 @@ def start(
             return _Intent(raised, False, detected_at is not None, loss.lost if loss else None)
 
     try:
-        intent = intend()
-    except psycopg.errors.LockNotAvailable:
-        # A driver that was stopped in the middle of its commit holds the stream's row: end it, then take the row.
-        end_older(agent, stream, fence + 1)
-        intent = intend()
+        try:
+            intent = intend()
+        except psycopg.errors.LockNotAvailable:
+            # A driver that was stopped in the middle of its commit holds the stream's row: end it, then take the row.
+            end_older(agent, stream, fence + 1)
+            intent = intend()
     except _LossAhead as ahead:
         if not ahead.adopted:
             with database.connect(runtime, "control") as connection:
+                connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
                 streams.hold(connection, stream, generation, ahead.loss.sentence)
             raise NotSafe(ahead.loss.sentence) from None
         end_older(agent, stream, fence + 1)
+        with database.connect(runtime, "control") as connection:
+            streams.expect_new_checkpoint(connection, stream)  # interrupted behind this, the next start finds none and expects none
         move_aside(runtime.checkpoint(stream), fence + 1)
         intent = intend(moved_aside=True)
     end_older(agent, stream, intent.fence)

@@ -12,9 +12,8 @@ from urllib.parse import unquote, urlparse
 
 from pydantic_core import from_json
 
+from k2.registry.history import NO_SNAPSHOT
 from k2.registry.observed import Head
-
-NO_SNAPSHOT = -1
 
 
 @dataclass(frozen=True)

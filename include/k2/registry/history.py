@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+NO_SNAPSHOT = -1
+"""Iceberg's snapshot id of a reader that has read none."""
+
 Span = tuple[int, int]
 """First offset, and the one after the last."""
 

@@ -213,6 +213,8 @@ class DeadMan(Model):
 
     silent_seconds: int = Field(ge=30)
     """Without a look of any watcher."""
+    runs_silent_seconds: int = Field(ge=120)
+    """Without a run of streams_watch, which alone acts; a run may take minutes while a stream is drained."""
     first_look_seconds: int = Field(ge=30)
     """The same while none has looked yet: Airflow takes its time to start."""
     repeat_minutes: PositiveInt
@@ -221,6 +223,8 @@ class DeadMan(Model):
     def _ordered(self) -> DeadMan:
         if self.first_look_seconds < self.silent_seconds:
             raise ValueError("first_look_seconds must not be below silent_seconds: whoever never looked has at least as long")
+        if self.runs_silent_seconds < self.silent_seconds:
+            raise ValueError("runs_silent_seconds must not be below silent_seconds: a run looks more rarely than the poll does")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Desired state, fence, launches and verdicts of the streams. Every function takes an open transaction."""
+"""Desired state, fence and launches of the streams. Every function takes an open transaction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from k2.registry.observed import Death, Decision, Failure, FailureClass, Wanted
+from k2.registry.observed import Death, Failure, FailureClass, Wanted
 from k2.state import audit
 from k2.state.database import Connection
 
@@ -126,7 +126,6 @@ def raise_fence(
     seen: int,
     generation: int,
     reason: str,
-    last_commit_at: datetime | None,
     detected_at: datetime | None,
     decided_at: datetime | None = None,
 ) -> int:
@@ -139,8 +138,8 @@ def raise_fence(
     if row is None:
         raise LostRace(f"the fence of {stream} is no longer {seen}: another watchdog has started it")
     connection.execute(
-        "INSERT INTO k2.launches (stream, fence, generation, reason, last_commit_at, detected_at, decided_at) VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        (stream, row["fence"], generation, reason, last_commit_at, detected_at, decided_at),
+        "INSERT INTO k2.launches (stream, fence, generation, reason, detected_at, decided_at) VALUES (%s, %s, %s, %s, %s, %s)",
+        (stream, row["fence"], generation, reason, detected_at, decided_at),
     )
     return int(row["fence"])
 
@@ -252,49 +251,14 @@ def accepted_loss(connection: Connection, stream: str, fence: int) -> dict[str, 
 
 
 def forgive(connection: Connection, stream: str, fence: int) -> None:
-    """Earlier deaths no longer count towards the backoff."""
-    connection.execute("UPDATE k2.streams SET forgiven_fence = %s WHERE stream = %s AND forgiven_fence < %s", (fence - 1, stream, fence - 1))
-
-
-def record_verdicts(connection: Connection, verdicts: Iterable[tuple[Decision, bytes]], at: datetime) -> None:
-    """Each decision with its observation as JSON. A verdict that stands keeps the moment since when it has."""
-    rows = list(verdicts)
-    if not rows:
-        return
+    """Earlier deaths no longer count towards the backoff. A stream that somebody holds is left until the next time."""
     connection.execute(
         """
-        INSERT INTO k2.verdicts (stream, verdict, because, since, seen_at, observation, dependency)
-        SELECT stream, verdict, because, %(at)s, %(at)s, observation::jsonb, dependency
-        FROM unnest(%(streams)s::text[], %(verdicts)s::text[], %(because)s::text[], %(observations)s::text[], %(dependencies)s::text[])
-            AS f (stream, verdict, because, observation, dependency)
-        ON CONFLICT (stream) DO UPDATE SET
-            dependency = CASE WHEN excluded.verdict IN ('UNKNOWN', 'WAITING_DEPENDENCY') THEN coalesce(excluded.dependency, k2.verdicts.dependency)
-                ELSE excluded.dependency END,
-            verdict = excluded.verdict, because = excluded.because, seen_at = excluded.seen_at, observation = excluded.observation,
-            since = CASE WHEN k2.verdicts.verdict = excluded.verdict THEN k2.verdicts.since ELSE excluded.since END
+        UPDATE k2.streams SET forgiven_fence = %(fence)s
+        WHERE stream = (SELECT stream FROM k2.streams WHERE stream = %(stream)s AND forgiven_fence < %(fence)s FOR NO KEY UPDATE SKIP LOCKED)
         """,
-        {
-            "streams": [decision.stream for decision, _ in rows],
-            "verdicts": [str(decision.verdict) for decision, _ in rows],
-            "because": [decision.because for decision, _ in rows],
-            "observations": [observation.decode() for _, observation in rows],
-            "dependencies": [decision.dependency for decision, _ in rows],
-            "at": at,
-        },
+        {"stream": stream, "fence": fence - 1},
     )
-
-
-def waiting_for(connection: Connection) -> dict[str, dict[str, str]]:
-    """Which streams wait for which dependency: {dependency: {stream: because}}. One that cannot be known goes on waiting."""
-    found: dict[str, dict[str, str]] = {}
-    for row in connection.execute("SELECT stream, dependency, because FROM k2.verdicts WHERE dependency IS NOT NULL ORDER BY stream"):
-        found.setdefault(row["dependency"], {})[row["stream"]] = row["because"]
-    return found
-
-
-def dead_since(connection: Connection) -> dict[str, datetime]:
-    """When each stream whose last verdict is DEAD was first seen so."""
-    return {row["stream"]: row["since"] for row in connection.execute("SELECT stream, since FROM k2.verdicts WHERE verdict = 'DEAD'")}
 
 
 def launches(connection: Connection, stream: str | None = None) -> list[dict[str, Any]]:

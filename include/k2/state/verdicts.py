@@ -1,16 +1,17 @@
-"""The last verdict on each stream, with the readings that led to it, as the watchdog wrote them down."""
+"""The last verdict on each stream, with the readings that led to it. Every function takes an open transaction."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import TypeAdapter, ValidationError
 
-from k2.registry.observed import Observation
+from k2.registry.observed import Decision, Observation
 from k2.state.database import Connection
 
-_OBSERVATION = TypeAdapter(Observation)
+OBSERVATION = TypeAdapter(Observation)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,54 @@ def recorded(connection: Connection) -> dict[str, Recorded]:
 
 def _observation(document: object) -> Observation | None:
     try:
-        return _OBSERVATION.validate_python(document)
+        return OBSERVATION.validate_python(document)
     except ValidationError:
         return None
+
+
+def record(connection: Connection, verdicts: Iterable[tuple[Decision, bytes]], at: datetime) -> None:
+    """Each decision with its observation as JSON. A verdict that stands keeps the moment since when it has."""
+    rows = list(verdicts)
+    if not rows:
+        return
+    connection.execute(
+        """
+        INSERT INTO k2.verdicts (stream, verdict, because, since, seen_at, observation, dependency)
+        SELECT stream, verdict, because, %(at)s, %(at)s, observation::jsonb, dependency
+        FROM unnest(%(streams)s::text[], %(verdicts)s::text[], %(because)s::text[], %(observations)s::text[], %(dependencies)s::text[])
+            AS f (stream, verdict, because, observation, dependency)
+        ON CONFLICT (stream) DO UPDATE SET
+            dependency = CASE WHEN excluded.verdict IN ('UNKNOWN', 'WAITING_DEPENDENCY') THEN coalesce(excluded.dependency, k2.verdicts.dependency)
+                ELSE excluded.dependency END,
+            verdict = excluded.verdict, because = excluded.because, seen_at = excluded.seen_at, observation = excluded.observation,
+            since = CASE WHEN k2.verdicts.verdict = excluded.verdict THEN k2.verdicts.since ELSE excluded.since END
+        """,
+        {
+            "streams": [decision.stream for decision, _ in rows],
+            "verdicts": [str(decision.verdict) for decision, _ in rows],
+            "because": [decision.because for decision, _ in rows],
+            "observations": [observation.decode() for _, observation in rows],
+            "dependencies": [decision.dependency for decision, _ in rows],
+            "at": at,
+        },
+    )
+
+
+def waiting_for(connection: Connection, names: Collection[str]) -> dict[str, dict[str, str]]:
+    """Which of these streams wait for which dependency: {dependency: {stream: because}}. One that cannot be known goes on waiting."""
+    found: dict[str, dict[str, str]] = {}
+    waiting = "SELECT stream, dependency, because FROM k2.verdicts WHERE dependency IS NOT NULL AND stream = ANY(%s) ORDER BY stream"
+    for row in connection.execute(waiting, (list(names),)):
+        found.setdefault(row["dependency"], {})[row["stream"]] = row["because"]
+    return found
+
+
+def unknown_since(connection: Connection, names: Collection[str], moment: datetime) -> dict[str, str]:
+    """Of these streams, those of which nothing has been known since before that moment, each with why."""
+    unknown = "SELECT stream, because FROM k2.verdicts WHERE verdict = 'UNKNOWN' AND since <= %s AND stream = ANY(%s) ORDER BY stream"
+    return {row["stream"]: row["because"] for row in connection.execute(unknown, (moment, list(names)))}
+
+
+def dead_since(connection: Connection) -> dict[str, datetime]:
+    """When each stream whose last verdict is DEAD was first seen so."""
+    return {row["stream"]: row["since"] for row in connection.execute("SELECT stream, since FROM k2.verdicts WHERE verdict = 'DEAD'")}

@@ -8,26 +8,12 @@ from datetime import datetime, timedelta
 
 from k2.registry.observed import Action, Decision, Observation, Verdict
 from k2.registry.platform import Stream
+from k2.supervision.verdicts import ACTS, CALM, HEALTHY, TROUBLE
 
 UNKNOWN_LASTS = timedelta(seconds=30)
 """A source that is silent for less is not told."""
 DUE_AGAIN = timedelta(seconds=15)
 """An action that is still due after so long was not done: what was in its way may be gone."""
-
-ACTS = frozenset({Action.START, Action.STOP, Action.REPLACE, Action.END_OLDER})
-HEALTHY = frozenset({Verdict.IDLE, Verdict.PROGRESSING})
-HUNG = frozenset({Verdict.SUSPECT_DRIVER, Verdict.HUNG_SOURCE, Verdict.HUNG_PROCESSING, Verdict.HUNG_START, Verdict.QUERY_DEAD})
-"""Its driver lives and does not do its work."""
-HELD = frozenset({Verdict.REWIND, Verdict.POISONED, Verdict.INCOMPATIBLE, Verdict.CRASH_LOOP})
-"""It is down, and restarting it would be wrong."""
-TROUBLE = frozenset({Verdict.DEAD, Verdict.SPLIT_BRAIN, Verdict.HEAD_MISMATCH, Verdict.WAITING_DEPENDENCY}) | HELD | HUNG - {Verdict.SUSPECT_DRIVER}
-"""What people are told of."""
-CALM = HEALTHY | {Verdict.STOPPED}
-
-
-def in_trouble(decision: Decision) -> bool:
-    """Whether people are to be told. A hang that has not stood long enough for a restart may be a clock that was set forward."""
-    return decision.verdict in TROUBLE - HUNG or (decision.verdict in HUNG and decision.action is Action.START)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from k2.checkpoints.guard import rewound
 from k2.registry.observed import Action, Death, Decision, Driver, DriverState, ExitCode, FailureClass, Observation, Verdict, Wanted
 from k2.registry.platform import Restart, Stream
 from k2.supervision.breaker import closed_until
-from k2.supervision.conclude import Conclude, past, unusable, usable
+from k2.supervision.conclude import READING_LIMIT, Conclude, past, unusable, usable
 from k2.supervision.dependencies import answers
 from k2.supervision.failures import UNCOUNTED, deaths, poison, records_in_words, streak
 from k2.supervision.policy import start_not_before
@@ -37,7 +37,10 @@ def judge(spec: Stream, observation: Observation, restart: Restart, now: datetim
         return _unwanted(conclude, driver, observation.others)
     # A checkpoint that was read before what is known of it may lag behind that.
     checkpoint = usable(observation.checkpoint, now) if observation.checkpoint.at >= observation.wanted.at else None
-    if how := wanted.held_for or (rewound(wanted, checkpoint) if checkpoint is not None else None):
+    how = wanted.held_for or (rewound(wanted, checkpoint) if checkpoint is not None else None)
+    if how is None and checkpoint is None and wanted.verdict == Verdict.REWIND and wanted.known_batch is not None:
+        how = "the last look at its checkpoint found that it is not the one that it was"
+    if how:
         action = Action.STOP if driver.state is DriverState.RUNNING else Action.NONE
         return conclude(Verdict.REWIND, action, f"{how}: it is held until somebody has decided that this is right (streams_control, adopt)", detected_at=now)
     if wanted.launch_generation is None or wanted.launch_generation < wanted.generation:
@@ -81,6 +84,8 @@ def _dead(conclude: Conclude, observation: Observation, wanted: Wanted, driver: 
     if mine and driver.asked:
         return conclude(Verdict.STARTING, Action.START, f"its driver with fence {driver.fence} was stopped through the host agent and it is wanted running")
     how = _how_it_ended(driver) if mine and driver.state is DriverState.EXITED else f"the host agent knows no driver with fence {wanted.fence}"
+    if observation.checkpoint.error and now - observation.checkpoint.at <= READING_LIMIT:
+        how += f"; its checkpoint cannot be read: {observation.checkpoint.error}"
     checkpoint = usable(observation.checkpoint, now)
     lately = deaths(wanted, driver, checkpoint)
     newest = lately[0] if lately and lately[0].fence == wanted.fence else None

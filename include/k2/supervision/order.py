@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from k2.registry.observed import Action, Decision, DriverState, Observation, Verdict
 from k2.registry.platform import Platform
-from k2.supervision.edges import CALM, HUNG
+from k2.supervision.verdicts import CALM, HUNG
 
 ONE_CAUSE = timedelta(seconds=60)
 """Bronze and its Silver that die within this time died of one cause, and Silver waits so long for Bronze, never longer."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from k2.registry.observed import Decision, Observation, Outage, Verdict
 from k2.registry.platform import Stream
 from k2.supervision.conclude import usable
-from k2.supervision.edges import in_trouble
+from k2.supervision.verdicts import in_trouble
 
 
 @dataclass(frozen=True)

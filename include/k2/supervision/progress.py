@@ -18,14 +18,13 @@ from k2.supervision.conclude import Conclude, past, unusable, usable
 from k2.supervision.dependencies import KAFKA, answers
 from k2.supervision.failures import commits
 from k2.supervision.policy import backoff
+from k2.supervision.verdicts import STANDS
 
 IDLE_EVENT_SECONDS = 10
 """Spark says that a query is idle at the first trigger at least so long after the event before."""
 MOST_PATIENCE = timedelta(seconds=45)
 """No batch is called hung sooner, but where the trigger is so short that three of it and SPARE_PATIENCE are less."""
 SPARE_PATIENCE = timedelta(seconds=15)
-STANDS = timedelta(seconds=12)
-"""A hang is acted on when another reading, each ten seconds, has found it too: a clock that is set forward makes everything look old once."""
 
 
 def quiet_limit(spec: Stream) -> timedelta:

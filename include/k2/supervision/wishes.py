@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from k2.registry.observed import ExitCode, Verdict, Wanted
 from k2.registry.platform import Platform
 from k2.registry.wishes import Selection, Standing, Wish
+from k2.supervision.verdicts import HEALTHY
 
-ALIVE = frozenset({Verdict.IDLE, Verdict.PROGRESSING})
 HELD_AS: dict[Wish, Verdict] = {Wish.ADOPT: Verdict.REWIND, Wish.SKIP_POISON: Verdict.POISONED}
 """Wishes that only make sense for a stream that is held with this verdict."""
 ONE_AT_A_TIME = frozenset({Wish.UPGRADE, *HELD_AS})
@@ -163,7 +163,7 @@ def progress(desired: str, generation: int, wanted: Wanted, verdict: Verdict | N
         return Progress(False, False, f"no driver was launched for this request yet: {verdict or 'no verdict yet'}: {because}{before}")
     if wanted.first_commit_at is not None:
         return Progress(True, True, f"its driver with fence {wanted.fence} has committed{before}")
-    if verdict in ALIVE:
+    if verdict in HEALTHY:
         return Progress(True, True, f"{verdict}: {because}{before}")
     return Progress(False, False, f"launched, no commit yet: {verdict or 'no verdict yet'}: {because}{before}")
 

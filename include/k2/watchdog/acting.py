@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.launchers import stacks
 from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
 from k2.launchers.retention import NotKnown
@@ -19,7 +18,7 @@ from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
 from k2.registry.wishes import Wish
 from k2.state import database, incidents, streams
-from k2.supervision.edges import ACTS, HUNG
+from k2.supervision.verdicts import ACTS, HUNG
 from k2.supervision.wishes import End, in_order
 
 log = logging.getLogger(__name__)
@@ -36,6 +35,7 @@ class Done:
     ok: bool
     detail: str
     fence: int | None = None
+    """Of the driver that was started or stopped; None when none was."""
     drained: bool | None = None
     """Of a stop: whether the driver finished its batch; None when nothing ran."""
 
@@ -66,7 +66,6 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
         if decision.verdict in HUNG:
             _keep_stacks(runtime, agent, decision)
         stopped = _stop(runtime, agent, decision) if decision.action is Action.REPLACE else None
-        last_commit_at = _last_commit_at(runtime, decision.stream)
         started = start(
             runtime,
             agent,
@@ -74,7 +73,6 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
             fence=decision.fence,
             generation=decision.generation,
             reason=decision.because,
-            last_commit_at=last_commit_at,
             detected_at=decision.detected_at,
             decided_at=decided_at,
             old_end="hung" if decision.verdict in HUNG else "replaced",
@@ -124,11 +122,3 @@ def _keep_stacks(runtime: Runtime, agent: AgentClient, decision: Decision) -> No
             incidents.add_evidence(connection, incidents.stream_key(decision.stream), evidence)
     except (AgentUnavailable, AgentRefused, OSError, database.StateUnavailable) as error:
         log.warning("no stacks of %s: %s", decision.stream, error)
-
-
-def _last_commit_at(runtime: Runtime, stream: str) -> datetime | None:
-    try:
-        return read_tail(runtime.checkpoint(stream)).last_commit_at
-    except CheckpointUnreadable as error:
-        log.warning("the ledger lacks the last commit of %s: %s", stream, error)
-        return None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from k2.probes import Observer
 from k2.probes.observer import Progress, compose
 from k2.probes.reading import failed
 from k2.registry.runtime import Runtime
-from k2.state import database, incidents, streams, watchers
-from k2.supervision.edges import ACTS
+from k2.state import database, incidents, verdicts, watchers
+from k2.supervision.verdicts import ACTS, HUNG
 from k2.watchdog import budgets
 from k2.watchdog.judged import Look, dated, examine, in_order
 from k2.watchdog.recording import record, silences
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 POLL_KEY = "watchers:poll"
 POLL_LATE_SECONDS = 60.0
 """Twelve of its reports."""
+OF_A_STREAM = frozenset({"stream", "held", "certificate", "budget"})
+"""Kinds of incidents that concern one stream."""
 RUNS_APART_SECONDS = 180.0
 """A run that comes later after the one before is the first of a platform that was started just now: its poll may be starting too."""
 POLL_ADVICE = "What to do: ./k2 status shows whether airflow_triggerer runs, ./k2 logs airflow_triggerer what the poll says."
@@ -29,7 +32,8 @@ POLL_ADVICE = "What to do: ./k2 status shows whether airflow_triggerer runs, ./k
 def urgent(runtime: Runtime) -> list[Look]:
     """The streams that need an action, recorded: judged by what is wanted and by their drivers alone.
 
-    No broker that is away and no frozen driver delays it, as either does a look at everything.
+    No broker that is away and no frozen driver delays it, as either does a look at everything. A driver that lives is left
+    to that look: whether it hangs is not known without its query's readings.
     """
     with Observer(runtime) as observer:
         names = list(runtime.platform.streams)
@@ -37,7 +41,7 @@ def urgent(runtime: Runtime) -> list[Look]:
         observations = compose(at, observer.quick(names), {name: not_read(at) for name in names})
         now = datetime.now(UTC)
         looks = in_order(runtime.platform, [examine(runtime, observation, now) for observation in observations.values()], now)
-        return _recorded(observer, [found for found in looks if found.decision.action in ACTS], now)
+        return _recorded(observer, [found for found in looks if found.decision.action in ACTS and found.decision.verdict not in HUNG], now)
 
 
 def look(runtime: Runtime) -> list[Look]:
@@ -49,6 +53,7 @@ def look(runtime: Runtime) -> list[Look]:
         looks = _recorded(observer, looks, now)
         try:
             observer.state.ask(mind_the_poll)
+            observer.state.ask(lambda connection: forget_undeclared(connection, observer.runtime.platform.streams))
             observer.state.ask(lambda connection: watchers.looked(connection, "watchdog", silences(observations.values())))
             observer.state.ask(lambda connection: budgets.record(connection, runtime, now))
         except database.StateUnavailable as error:
@@ -70,6 +75,14 @@ def mind_the_poll(connection: database.Connection) -> None:
         incidents.open_incident(connection, POLL_KEY, "ticket", "The poll of the streams does not look", detail)
 
 
+def forget_undeclared(connection: database.Connection, names: Collection[str]) -> None:
+    """End the incidents of streams that are not declared any more: nobody looks at those."""
+    for key in (incident["key"] for incident in incidents.open_incidents(connection)):
+        kind, _, stream = key.partition(":")
+        if kind in OF_A_STREAM and stream not in names:
+            incidents.resolve_incident(connection, key, f"{stream} is not declared any more")
+
+
 def not_read(at: datetime) -> Progress:
     """What is known of a query that was not asked for. Dated long ago: that nobody asked is no answer."""
     unread = failed(at - timedelta(days=1), LookupError("it was not read yet"))
@@ -79,7 +92,7 @@ def not_read(at: datetime) -> Progress:
 def _recorded(observer: Observer, looks: list[Look], now: datetime) -> list[Look]:
     """The looks, each death dated by whoever saw it first, after they were written down if that was possible."""
     try:
-        known = observer.state.ask(streams.dead_since)
+        known = observer.state.ask(verdicts.dead_since)
         looks = [dated(found, known) for found in looks]
         observer.state.ask(lambda connection: record(connection, observer.runtime, looks, now))
     except database.StateUnavailable as error:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from k2.registry.observed import Checkpoint, Decision, Driver, DriverState, ExitCode, Observation, Reading, Verdict, Wanted
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
-from k2.state import incidents, streams
+from k2.state import incidents, streams, verdicts
 from k2.state.database import Connection
 from k2.supervision.dependencies import CATALOG, KAFKA, SCHEMA_REGISTRY, answers
-from k2.supervision.edges import HEALTHY, HELD, in_trouble
 from k2.supervision.failures import failure_class
 from k2.supervision.order import ONE_CAUSE
 from k2.supervision.policy import forgivable
+from k2.supervision.verdicts import HEALTHY, HELD, in_trouble
 from k2.watchdog import outages
 from k2.watchdog.judged import Look
-
-_OBSERVATION = TypeAdapter(Observation)
 
 TOLD = {
     Verdict.DEAD: ("page", "died"),
@@ -38,6 +34,9 @@ WHAT_TO_DO = {
     Verdict.HEAD_MISMATCH: "What to do: look at the source: a topic that was made anew, or records that no reader sees. A restart would not help.",
 }
 """Of verdicts whose troubles do not end by a restart."""
+BLIND_KEY = "watchers:judgement"
+BLIND_FOR = timedelta(minutes=2)
+BLIND_ADVICE = "What to do: ./k2 status shows which process is down, ./k2 explain STREAM what cannot be read. The streams go on, but none is restarted."
 NAMES = {KAFKA: "Kafka", SCHEMA_REGISTRY: "The schema registry", CATALOG: "The catalog's database"}
 DEPENDENCY_SEVERITY = {SCHEMA_REGISTRY: "ticket"}
 """How loud people are told that a dependency is away; of any other it is a page."""
@@ -48,7 +47,7 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
 
     What is written of every stream at every look, of a thousand streams too, takes one statement for all of them.
     """
-    verdicts: list[tuple[Decision, bytes]] = []
+    judged: list[tuple[Decision, bytes]] = []
     known: dict[str, tuple[str, int, int]] = {}
     with connection.transaction():
         outages.record(connection, runtime, looks, now)
@@ -62,14 +61,15 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
                 checkpoint = observation.checkpoint.value
                 if checkpoint is not None and forgivable(runtime.platform.restart, wanted, checkpoint, now):
                     streams.forgive(connection, decision.stream, wanted.fence)
-                if checkpoint is not None and decision.verdict is not Verdict.REWIND:
+                if checkpoint is not None and decision.verdict is not Verdict.REWIND and _is_of(driver, wanted, observation.checkpoint.at):
                     known |= _further(decision.stream, wanted, checkpoint)
             if wanted is not None:
-                verdicts.append((decision, _OBSERVATION.dump_json(observation)))
+                judged.append((decision, verdicts.OBSERVATION.dump_json(observation)))
                 _record_incident(connection, runtime.platform, decision, troubled)
         streams.know(connection, known)
-        streams.record_verdicts(connection, verdicts, now)
-        _record_dependencies(connection, looks, now)
+        verdicts.record(connection, judged, now)
+        _record_dependencies(connection, runtime.platform, looks, now)
+        _record_blindness(connection, runtime.platform, now)
 
 
 def _record_launch(connection: Connection, found: Look, wanted: Wanted, driver: Driver, now: datetime) -> None:
@@ -90,6 +90,11 @@ def _record_launch(connection: Connection, found: Look, wanted: Wanted, driver: 
         streams.ended(connection, stream, fence, at=now, exit_code=None, reason="died" if found.decision.verdict is Verdict.DEAD else "stopped")
 
 
+def _is_of(driver: Driver, wanted: Wanted, read_at: datetime) -> bool:
+    """Whether a checkpoint that was read then is that of the driver with the current fence: an adopted stream may have got another one at its start."""
+    return driver.fence == wanted.fence and driver.started_at is not None and read_at > driver.started_at
+
+
 def _further(stream: str, wanted: Wanted, checkpoint: Checkpoint) -> dict[str, tuple[str, int, int]]:
     """The identity and the last batch of a checkpoint that has gone on since the database heard of it."""
     query_id, batch = checkpoint.query_id, checkpoint.last_commit_batch
@@ -98,9 +103,9 @@ def _further(stream: str, wanted: Wanted, checkpoint: Checkpoint) -> dict[str, t
     return {}
 
 
-def _record_dependencies(connection: Connection, looks: Sequence[Look], now: datetime) -> None:
+def _record_dependencies(connection: Connection, platform: Platform, looks: Sequence[Look], now: datetime) -> None:
     """One incident per dependency that does not answer, with the streams that wait for it; over as soon as it was seen to answer."""
-    waiting = streams.waiting_for(connection)
+    waiting = verdicts.waiting_for(connection, platform.streams)
     for dependency, why in waiting.items():
         detail = f"Held until it answers: {', '.join(why)}. {next(iter(why.values()))}"
         title = f"{NAMES.get(dependency, dependency)} does not answer"
@@ -109,6 +114,17 @@ def _record_dependencies(connection: Connection, looks: Sequence[Look], now: dat
         # A driver that waits for the registry no longer has had its answer: nobody else asks.
         if dependency == SCHEMA_REGISTRY or any(answers(found.observation, dependency, now) for found in looks if _reads(found, dependency)):
             incidents.resolve_incident(connection, f"dependency:{dependency}", "it answers again")
+
+
+def _record_blindness(connection: Connection, platform: Platform, now: datetime) -> None:
+    """One incident for all streams of which nothing can be known for long: nobody would restart them."""
+    blind = verdicts.unknown_since(connection, platform.streams, now - BLIND_FOR)
+    if not blind:
+        incidents.resolve_incident(connection, BLIND_KEY, "every stream can be judged again")
+        return
+    sentences = "; ".join(dict.fromkeys(blind.values()))
+    detail = f"For more than {BLIND_FOR.total_seconds() / 60:.0f} minutes nothing is known of {', '.join(blind)}: {sentences}\n{BLIND_ADVICE}"
+    incidents.open_incident(connection, BLIND_KEY, "page", "Streams cannot be judged", detail)
 
 
 def _reads(found: Look, dependency: str) -> bool:

@@ -15,8 +15,8 @@ from k2.registry.windows import Window
 from k2.state import audit, certificates, database, incidents, verdicts, watchers, windows
 from k2.state.database import Connection
 from k2.supervision import explain
-from k2.supervision.edges import HEALTHY
 from k2.supervision.ledger import Entry, Summary
+from k2.supervision.verdicts import HEALTHY
 
 ANSWER_MS = 2000
 """A page would rather say that it cannot know than keep a person waiting."""

@@ -186,8 +186,34 @@ def test_an_agent_that_is_started_again_does_not_tell_again(desk: Desk) -> None:
     assert [after.after(0), after.after(301)] == [Step.NONE, Step.NONE] and after.new() == []
     assert after.after(1500) is Step.REMIND
     desk.look()
+    assert after.after(10) is Step.NONE, "the poll only looks"
+    desk.look("watchdog")
     assert after.after(10) is Step.RESOLVE
     assert [incident["resolved_at"] is None for incident in desk.incidents()] == [False]
+
+
+def test_a_poll_that_looks_alone_keeps_nobody_calm(desk: Desk) -> None:
+    """No run of streams_watch for six minutes is a page, however often the poll looks: only a run restarts a stream."""
+    desk.after(0)
+    desk.look("watchdog")
+    for seconds in (90, 90, 90, 89):
+        desk.look()
+        assert desk.after(seconds) is Step.NONE
+    desk.look()
+    assert desk.after(92) is Step.PAGE
+    assert "the poll looks, but no run of streams_watch has for 361 s" in desk.incidents()[0]["detail"]
+    desk.look("watchdog")
+    assert desk.after(10) is Step.RESOLVE
+
+
+def test_a_database_that_takes_nothing_keeps_nobody_from_being_told(desk: Desk) -> None:
+    """Questions are answered, writing waits: Slack comes first, and the wait ends."""
+    desk.after(0)
+    with database.connect(desk.runtime, "admin") as admin:
+        admin.execute("LOCK TABLE k2.incidents IN SHARE MODE")
+        assert desk.after(301) is Step.PAGE
+        assert len(desk.new()) == 1
+    assert desk.after(10) is Step.NONE and desk.incidents() == []
 
 
 def test_an_incident_that_slack_never_took_ends_in_the_database(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,6 +32,7 @@ def test_a_checkpoint_that_lost_its_identity_is_never_started(watched: Watched) 
     found = watched.look()[STREAM]
     assert (found.verdict, found.action) == (Verdict.REWIND, Action.NONE)
     assert any("lost its place" in incident["title"] or "died" in incident["title"] for incident in watched.incidents())
+    assert watchdog.urgent(watched.runtime) == [], "a look that does not read the checkpoint knows it by the last verdict"
     watched.want("running")
     assert watched.watch() == {}, "a plain start does not override it"
     with database.connect(watched.runtime, "control") as connection:
@@ -76,6 +78,17 @@ def test_a_topic_that_was_made_anew_needs_a_new_checkpoint(watched: Watched) -> 
     watched.up()
     watched.commit(STREAM, 40)
     watched.look()
+    with closing(watchdog.Poll(watched.runtime)) as poll:
+        watched.home.wait_until(lambda: poll.tick(0.1) is not None and STREAM in poll._progress, "the poll has read the checkpoint")
+        _adopt_after_the_topic_was_made_anew(watched)
+        poll.tick()
+    with database.connect(watched.runtime, "reader") as connection:
+        wanted = streams.wanted(connection, STREAM)
+    assert (wanted.known_query_id, wanted.known_batch, wanted.held_for) == (None, None, None), "what the poll has read before is of the old one"
+    assert watched.look()[STREAM].verdict is Verdict.STARTING
+
+
+def _adopt_after_the_topic_was_made_anew(watched: Watched) -> None:
     watched.kafka.end = 5
     watched.kill()
     assert "partition 0 ends at 5, and 40 was reached already" in watched.watch()[STREAM].detail
@@ -84,10 +97,16 @@ def test_a_topic_that_was_made_anew_needs_a_new_checkpoint(watched: Watched) -> 
     assert watched.watch()[STREAM].fence == 2
     aside = watched.runtime.checkpoints.with_name("checkpoints.aside") / f"{watched.runtime.checkpoint(STREAM).name}-before-2"
     assert sorted(p.name for p in aside.rglob("*")) == before and not watched.runtime.checkpoint(STREAM).exists()
-    with database.connect(watched.runtime, "reader") as connection:
-        wanted = streams.wanted(connection, STREAM)
-    assert (wanted.known_query_id, wanted.known_batch, wanted.held_for) == (None, None, None)
-    assert watched.look()[STREAM].verdict is Verdict.STARTING
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told_with_the_death(watched: Watched) -> None:
+    """No start, and the page says why."""
+    watched.up()
+    (watched.runtime.checkpoint(STREAM) / "offsets" / "0").write_text("v9\n")
+    watched.kill()
+    assert "log version 'v9'" in watched.watch()[STREAM].detail
+    (incident,) = watched.incidents()
+    assert "its checkpoint cannot be read" in incident["detail"] and "log version 'v9'" in incident["detail"]
 
 
 def test_a_driver_with_a_mistake_in_its_configuration_is_left_down(watched: Watched) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from k2 import watchdog
 from k2.registry.observed import Action, Decision, Verdict
-from k2.state import database, streams, watchers
-from k2.supervision.edges import HEALTHY
+from k2.state import database, incidents, streams, watchers
+from k2.supervision.verdicts import HEALTHY
 
 STREAM = "bronze_binance"
 Watched = Any
@@ -37,9 +39,15 @@ def test_a_silent_agent_holds_everything(watched: Watched) -> None:
     done = watchdog.act(watched.runtime, decisions[:1])
     assert not done[0].ok and "AgentUnavailable" in done[0].detail
     with database.connect(watched.runtime, "reader") as connection:
-        assert "AgentUnavailable" in watchers.watchers(connection)[0]["detail"]
+        assert "AgentUnavailable" in watchers.ages(connection)["watchdog"][1]
+    with database.connect(watched.runtime, "control") as connection:
+        connection.execute("UPDATE k2.verdicts SET since = since - interval '3 minutes'")
+    watched.look()
+    (blind,) = watched.incidents()
+    assert (blind["key"], blind["severity"]) == ("watchers:judgement", "page") and "AgentUnavailable" in blind["detail"], "one for all streams"
     watched.home.start_agent()
     assert watched.look()["bronze_kraken"].verdict is Verdict.IDLE
+    assert watched.incidents()[0]["resolved_at"] is not None
 
 
 def test_a_silent_database_holds_everything(watched: Watched) -> None:
@@ -94,6 +102,22 @@ def test_a_broker_that_is_away_is_one_incident_and_holds_its_streams(watched: Wa
     with database.connect(watched.runtime, "control") as connection:
         wanted = streams.wanted(connection, STREAM)
     assert (wanted.deaths, wanted.answered_at is not None) == (1, True), "only the kill counts"
+
+
+def test_a_stream_that_is_not_declared_any_more_keeps_no_incident_open(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its own nor that of what it waited for."""
+    watched.up()
+    watched.kafka.away = True
+    watched.look()
+    with database.connect(watched.runtime, "control") as connection:
+        connection.execute("UPDATE k2.verdicts SET dependency = NULL WHERE stream <> %s", (STREAM,))
+        incidents.open_incident(connection, f"held:{STREAM}", "page", "t", "d")
+    watched.kafka.away = False
+    platform = watched.runtime.platform
+    fewer = platform.model_copy(update={"streams": {name: spec for name, spec in platform.streams.items() if name != STREAM}})
+    monkeypatch.setattr(type(watched.runtime), "platform", property(lambda _: fewer))
+    watchdog.look(watched.runtime)
+    assert [i["key"] for i in watched.incidents() if i["resolved_at"] is None] == []
 
 
 def test_when_all_die_bronze_comes_first_two_at_a_time_and_each_silver_shares_its_incident(watched: Watched) -> None:

@@ -91,7 +91,7 @@ def test_a_zombie_that_the_agent_knows_is_ended_when_it_thaws(watched: Watched, 
 
 def _raise(watched: Watched) -> int:
     with database.connect(watched.runtime, "control") as connection:
-        return streams.raise_fence(connection, STREAM, seen=1, generation=1, reason="test", last_commit_at=None, detected_at=None)
+        return streams.raise_fence(connection, STREAM, seen=1, generation=1, reason="test", detected_at=None)
 
 
 def an_hour_passes(watched: Watched) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from k2.registry.observed import Action, Decision, Verdict
 from k2.registry.runtime import Role, Runtime
-from k2.state import database, incidents, streams, watchers
+from k2.state import database, incidents, streams, verdicts, watchers
 
 A, B = "bronze_binance", "bronze_kraken"
 
@@ -107,7 +107,7 @@ def test_one_stream_does_not_fence_another(clean: Runtime) -> None:
     """After a raise the old driver of that stream is out, its successor is in, other streams go on."""
     with session(clean, "writer", A, 5) as old, session(clean, "writer", B, 9) as other:
         with database.connect(clean, "control") as control:
-            assert streams.raise_fence(control, A, seen=5, generation=1, reason="test", last_commit_at=None, detected_at=None) == 6
+            assert streams.raise_fence(control, A, seen=5, generation=1, reason="test", detected_at=None) == 6
         with pytest.raises(psycopg.Error, match="holds epoch 5, current is 6"):
             commit(old)
         assert commit(other, "b") == 1
@@ -145,7 +145,7 @@ def test_of_many_watchdogs_one_raises(clean: Runtime) -> None:
         with database.connect(clean, "control") as connection:
             ready.wait()
             try:
-                won.append(streams.raise_fence(connection, A, seen=5, generation=1, reason="test", last_commit_at=None, detected_at=None))
+                won.append(streams.raise_fence(connection, A, seen=5, generation=1, reason="test", detected_at=None))
             except streams.LostRace as error:
                 lost.append(error)
 
@@ -162,7 +162,7 @@ def test_of_many_watchdogs_one_raises(clean: Runtime) -> None:
 def test_a_raise_that_is_rolled_back_leaves_the_old_driver_in(clean: Runtime) -> None:
     """Fence and intent are one transaction: both or neither."""
     with pytest.raises(RuntimeError, match="power cut"), database.connect(clean, "control") as control:
-        streams.raise_fence(control, A, seen=5, generation=1, reason="test", last_commit_at=None, detected_at=None)
+        streams.raise_fence(control, A, seen=5, generation=1, reason="test", detected_at=None)
         raise RuntimeError("power cut")
     with session(clean, "writer", A, 5) as writer:
         assert commit(writer) == 1
@@ -189,7 +189,7 @@ def test_the_life_of_a_launch_in_the_ledger(clean: Runtime) -> None:
         assert (wanted.first_commit_at, wanted.first_commit_batch, wanted.ended_at) == (early, 7, late)
         (row,) = streams.launches(c, A)
         assert (row["how"], row["exit_code"], row["end_reason"], row["last_commit_at"], row["detected_at"]) == ("cold", -9, "died", early, late)
-        streams.raise_fence(c, A, seen=6, generation=2, reason="again", last_commit_at=None, detected_at=None)
+        streams.raise_fence(c, A, seen=6, generation=2, reason="again", detected_at=None)
         assert streams.wanted(c, A).deaths == 1
         streams.forgive(c, A, 7)
         streams.forgive(c, A, 6)
@@ -202,11 +202,11 @@ def test_a_verdict_keeps_the_moment_it_began(clean: Runtime) -> None:
     """`since` stays while the verdict does, and a death's moment can be asked for."""
     dead, times = Decision(A, Verdict.DEAD, Action.START, "x"), [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
     with database.connect(clean, "control") as c:
-        streams.record_verdicts(c, [(dead, b"{}")], times[0])
-        streams.record_verdicts(c, [(dead, b'{"a": 1}')], times[1])
-        assert streams.dead_since(c) == {A: times[0]}
-        streams.record_verdicts(c, [(Decision(A, Verdict.IDLE, Action.NONE, "x"), b"{}")], times[2])
-        assert streams.dead_since(c) == {}
+        verdicts.record(c, [(dead, b"{}")], times[0])
+        verdicts.record(c, [(dead, b'{"a": 1}')], times[1])
+        assert verdicts.dead_since(c) == {A: times[0]}
+        verdicts.record(c, [(Decision(A, Verdict.IDLE, Action.NONE, "x"), b"{}")], times[2])
+        assert verdicts.dead_since(c) == {}
 
 
 def test_an_incident_is_opened_and_resolved_once(clean: Runtime) -> None:

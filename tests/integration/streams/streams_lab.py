@@ -142,9 +142,7 @@ class Lab:
     def raise_fence(self, stream: str) -> int:
         with connect(self.runtime, "control") as connection:
             wanted = streams.wanted(connection, stream)
-            return streams.raise_fence(
-                connection, stream, seen=wanted.fence, generation=wanted.generation, reason="test", last_commit_at=None, detected_at=datetime.now(UTC)
-            )
+            return streams.raise_fence(connection, stream, seen=wanted.fence, generation=wanted.generation, reason="test", detected_at=datetime.now(UTC))
 
     def seen(self, driver: RunningDriver) -> None:
         """Record of a driver's start what the watchdog would: its first commit, and the checkpoint's identity."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from k2.health.checks import Check, CheckResult, Status, counts, dlq_rate, grade, measured, share, stream, unknown, worst
 from k2.registry.observed import Verdict
 from k2.registry.platform import Threshold
-from k2.supervision.edges import HELD, HUNG
+from k2.supervision.verdicts import HELD, HUNG
 
 LIMIT = Threshold(yellow=80, red=90)
 

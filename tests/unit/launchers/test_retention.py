@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from k2.launchers.retention import NotKnown, Preflight, move_aside
+from k2.launchers.retention import NotKnown, Preflight
 from k2.probes import kafka
 from k2.registry.observed import Checkpoint
 from k2.registry.platform import load_platform
@@ -99,17 +99,6 @@ def test_a_stream_that_never_committed_has_nothing_to_lose(runtime: Any) -> None
     """Its start waits for no answer."""
     Kafka.starts_at = kafka.KafkaSilent("no answer")
     assert Preflight(runtime, "bronze_binance").loss(catalog(None), Checkpoint(None, None, None, None, None)) is None
-
-
-def test_a_checkpoint_is_moved_aside_whole(tmp_path: Path) -> None:
-    """Out of the tree, by one rename; one that is not there is no error."""
-    path = tmp_path / "checkpoints" / "bronze-x"
-    (path / "offsets").mkdir(parents=True)
-    (path / "metadata").write_text("m")
-    moved = move_aside(path, 7)
-    assert moved == tmp_path / "checkpoints.aside" / "bronze-x-before-7"
-    assert (moved / "metadata").read_text() == "m" and (moved / "offsets").is_dir() and not path.exists()
-    assert move_aside(path, 8) is None
 
 
 def test_an_expired_bronze_snapshot_is_a_loss(runtime: Any, tmp_path: Path) -> None:

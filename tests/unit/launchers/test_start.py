@@ -91,7 +91,13 @@ def test_an_adopted_loss_is_recorded_and_told_to_the_driver(world: World) -> Non
 def test_an_adopted_loss_of_everything_begins_anew(world: World) -> None:
     """The checkpoint is moved aside before the fence is raised, and what was known of it counts no more."""
     world.loss, world.wanted = GONE, replace(STANDS, adopted_generation=2, first_commit_at=None)
-    assert world.start() == [("raise_fence", 6), ("expect_new_checkpoint", STREAM), ("record_adoption", STREAM, 6, None), ("launch", 6)]
+    assert world.start() == [
+        ("expect_new_checkpoint", STREAM),
+        ("raise_fence", 6),
+        ("expect_new_checkpoint", STREAM),
+        ("record_adoption", STREAM, 6, None),
+        ("launch", 6),
+    ]
     assert not world.runtime.checkpoint(STREAM).exists()
     assert (world.runtime.checkpoint(STREAM).parent.with_name("checkpoints.aside") / f"{STREAM}-before-6").is_dir()
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Head, Observation, QueryStatus, Reading, Verdict, Wanted
 from k2.supervision.conclude import READING_LIMIT
-from k2.supervision.edges import HUNG
 from k2.supervision.judge import judge
-from k2.supervision.progress import STANDS
+from k2.supervision.verdicts import HUNG, STANDS
 
 from .observations import NOW, RESTART, SPEC, STREAM, ago
 

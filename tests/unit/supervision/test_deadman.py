@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from k2.registry.platform import DeadMan
 from k2.supervision.deadman import Silence, Step, step
 
-RULES = DeadMan(silent_seconds=120, first_look_seconds=300, repeat_minutes=30)
+RULES = DeadMan(silent_seconds=120, runs_silent_seconds=360, first_look_seconds=300, repeat_minutes=30)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,23 @@ RULES = DeadMan(silent_seconds=120, first_look_seconds=300, repeat_minutes=30)
 )
 def test_steps(looked: float | None, told: float | None, now: float, expected: Step) -> None:
     """Paged once when the limit is reached, reminded after half an hour, resolved by a look after that."""
-    assert step(RULES, Silence(0, looked, told), now) is expected
+    assert step(RULES, Silence(0, looked, looked, told), now) is expected
+
+
+@pytest.mark.parametrize(
+    ("ran", "told", "now", "expected"),
+    [
+        (None, None, 359, Step.NONE),
+        (None, None, 360, Step.PAGE),
+        (100, None, 459, Step.NONE),
+        (100, None, 460, Step.PAGE),
+        (100, 460, 500, Step.NONE),
+        (495, 460, 500, Step.RESOLVE),
+    ],
+)
+def test_a_poll_that_looks_does_not_act(ran: float | None, told: float | None, now: float, expected: Step) -> None:
+    """Looks of the poll alone keep nobody from being told that no run has come for six minutes."""
+    assert step(RULES, Silence(0, now - 1, ran, told), now) is expected
 
 
 def follow(events: list[tuple[float, bool]]) -> list[tuple[float, Step]]:
@@ -41,7 +57,7 @@ def follow(events: list[tuple[float, bool]]) -> list[tuple[float, Step]]:
     for seconds, looks in events:
         now += seconds
         if looks:
-            silence = replace(silence, looked=now)
+            silence = replace(silence, looked=now, ran=now)
         if (due := step(RULES, silence, now)) is not Step.NONE:
             told.append((now, due))
             silence = replace(silence, told=None if due is Step.RESOLVE else now)
@@ -69,7 +85,7 @@ def test_who_looks_often_enough_is_never_paged(pauses: list[float]) -> None:
     assert follow([(pause, True) for pause in pauses]) == []
 
 
-@given(TURNS, st.floats(300, 5000))
+@given(TURNS, st.floats(360, 5000))
 def test_a_silence_is_always_told(events: list[tuple[float, bool]], seconds: float) -> None:
     """After any history, the next turn after the limit finds people told."""
     told = follow([*events, (seconds, False)])
@@ -79,4 +95,6 @@ def test_a_silence_is_always_told(events: list[tuple[float, bool]], seconds: flo
 def test_rules_that_contradict_each_other_are_refused() -> None:
     """The first look may not be expected sooner than later ones."""
     with pytest.raises(ValidationError, match="first_look_seconds must not be below silent_seconds"):
-        DeadMan(silent_seconds=120, first_look_seconds=60, repeat_minutes=30)
+        DeadMan(silent_seconds=120, runs_silent_seconds=360, first_look_seconds=60, repeat_minutes=30)
+    with pytest.raises(ValidationError, match="runs_silent_seconds must not be below silent_seconds"):
+        DeadMan(silent_seconds=200, runs_silent_seconds=150, first_look_seconds=300, repeat_minutes=30)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from k2.registry.observed import Action, Checkpoint, Decision, Observation, QueryStatus, Reading, Verdict
 from k2.registry.platform import load_platform
-from k2.supervision.edges import ACTS, UNKNOWN_LASTS, Mark, edges, rest
+from k2.supervision.edges import UNKNOWN_LASTS, Mark, edges, rest
+from k2.supervision.verdicts import ACTS
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 S = "silver_kraken"

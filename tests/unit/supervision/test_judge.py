@@ -23,9 +23,9 @@ from k2.registry.observed import (
     Wanted,
 )
 from k2.supervision.conclude import READING_LIMIT
-from k2.supervision.edges import HUNG
 from k2.supervision.judge import INTENT_GRACE, judge
 from k2.supervision.policy import jitter
+from k2.supervision.verdicts import HUNG
 
 from .observations import CHECKPOINT, DIED, DRIVER, HEAD, NOW, OLD, RESTART, SILENT, SPEC, STATUS, STREAM, WANTED, ago, decide, verdict
 
@@ -194,6 +194,18 @@ def test_what_is_held_is_started_by_no_request_but_an_adopt() -> None:
         assert verdict(wanted=held, checkpoint=checkpoint, driver=DIED) == (Verdict.REWIND, Action.NONE)
     assert decide(wanted=held, driver=DIED).because.startswith("Kafka no longer holds 5 records: it is held until")
     assert verdict(wanted=replace(held, desired="stopped"), driver=DIED) == (Verdict.STOPPED, Action.NONE)
+
+
+def test_a_held_stream_stays_held_for_looks_that_do_not_read_its_checkpoint() -> None:
+    """Until one that does finds it right again, or somebody adopts it, which forgets what was known."""
+    held = replace(WANTED, verdict="REWIND", verdict_since=ago(60), known_query_id="q", known_batch=9)
+    unread = Reading(ago(86400), error="it was not read yet")
+    before = Reading(ago(5), CHECKPOINT)
+    for checkpoint in (unread, before):
+        assert verdict(wanted=held, driver=DIED, checkpoint=checkpoint) == (Verdict.REWIND, Action.NONE)
+        assert verdict(wanted=held, checkpoint=checkpoint) == (Verdict.REWIND, Action.STOP)
+        assert verdict(wanted=replace(held, known_batch=None, known_query_id=None), driver=DIED, checkpoint=checkpoint) == (Verdict.DEAD, Action.START)
+    assert verdict(wanted=held, driver=DIED) == (Verdict.DEAD, Action.START)
 
 
 def test_two_drivers_of_one_stream() -> None:

@@ -60,6 +60,12 @@ def test_a_crash_loop_is_held_until_the_bucket_has_leaked() -> None:
     assert verdict(driver=replace(DIED, exit_code=71), wanted=replace(wanted, generation=3)) == (Verdict.STARTING, Action.START)
 
 
+def test_a_checkpoint_that_cannot_be_read_is_told_with_the_death() -> None:
+    """A reading of now that failed, and none that nobody made."""
+    assert "its checkpoint cannot be read: v9" in decide(driver=DIED, checkpoint=Reading[Any](ago(0.1), error="v9")).because
+    assert "cannot be read" not in decide(driver=DIED, checkpoint=Reading[Any](ago(86400), error="it was not read yet")).because
+
+
 def test_a_hang_that_restarts_did_not_help_is_held_too() -> None:
     """It keeps its verdict, and waits."""
     hangs = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Head, Observation, Outage, QueryStatus, Reading, Verdict, Wanted
 from k2.registry.platform import load_platform
-from k2.supervision.edges import CALM, HUNG, TROUBLE
 from k2.supervision.outages import Change, follow, last_good
+from k2.supervision.verdicts import CALM, HUNG, TROUBLE
 
 STREAM = "bronze_binance"
 SPEC = load_platform().streams[STREAM]

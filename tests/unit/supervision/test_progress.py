@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Head, Observation, QueryStatus, Reading, Verdict, Wanted
 from k2.registry.platform import load_platform
-from k2.supervision.edges import HUNG
 from k2.supervision.judge import judge
-from k2.supervision.progress import STANDS, patience, quiet_limit
+from k2.supervision.progress import patience, quiet_limit
+from k2.supervision.verdicts import HUNG, STANDS
 
 from .observations import NOW, RESTART, SILENT, ago
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2.registry.observed import Verdict
-from k2.supervision.edges import HEALTHY, TROUBLE
+from k2.supervision.verdicts import HEALTHY, TROUBLE
 from k2.web.board import Board, Tone, tone_of, watched
 
 from .conftest import NOW, before

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from k2.probes.observer import observe
     from k2.stack.chosen import chosen
     from k2.stack.progress import console
-    from k2.supervision.edges import CALM
+    from k2.supervision.verdicts import CALM
     from k2.watchdog import examine
 
     runtime, (stream,) = chosen(args.stream)

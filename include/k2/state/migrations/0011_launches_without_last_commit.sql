@@ -1,0 +1,1 @@
+ALTER TABLE k2.launches DROP COLUMN last_commit_at;
