@@ -1,8 +1,9 @@
-"""A shadow: the code and configuration of now, tried on a copy of a stream's checkpoint. Nothing that it writes is ever read.
+"""A shadow: the code and configuration of now, tried on a copy of a stream's checkpoint. No table hears of it.
 
 Run by the host agent as `shadow.py --stream NAME --query ID --folder FOLDER`, with one end of a socket as standard input:
-when the other end closes, the shadow ends. It leaves FOLDER/result.json, a k2.registry.shadow.Shadow. It holds no fence, and its
-role may only read the catalog, in read-only transactions.
+when the other end closes, the shadow ends. It leaves FOLDER/result.json, a k2.registry.shadow.Shadow, and the writer
+schemas that it has learned, which are the same for everybody. It holds no fence, and its role may only read the catalog,
+in read-only transactions.
 
 The trial begins one batch back, so that real rows go through the whole plan even while the source is idle; where they are
 gone by now, from where the stream itself would go on. It ends after its first batch.

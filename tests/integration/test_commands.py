@@ -32,6 +32,7 @@ EXECUTED = {
     "logs airflow_triggerer -n 50": "",
     "logs bronze_binance -n 50": "session is up",
     "logs postgres": "",
+    "logs host_agent": "",
     "logs spares": "",
     "bench parse": "slowest dag file",
     "up": "Airflow: http://127.0.0.1:",

@@ -100,7 +100,7 @@ def _driver_zombie(place: Place, stream: str) -> Iterator[str]:
     """The fence rises and a successor starts, as by a watchdog whose agent could not kill; then the old driver wakes, and nobody ends it."""
     with _frozen([*place.service("airflow_triggerer"), *place.service("airflow_scheduler")]):
         fence, members = place.driver(stream)
-        place.in_batch(stream)
+        where = "in a batch" if place.in_batch(stream) else "between batches"
         _send(members, signal.SIGSTOP)
         try:
             with AgentClient(place.runtime) as agent:
@@ -116,7 +116,7 @@ def _driver_zombie(place: Place, stream: str) -> Iterator[str]:
         code = _exit_of(place.runtime.driver_dir(stream, fence))
     if not ended or code != ExitCode.FENCED:
         raise Violated(f"the thawed driver of {stream} with fence {fence} {'left with ' + str(code) if ended else 'lives on'}, not refused by the fence")
-    yield f"fence {fence} thawed beside {raised}: refused ({int(ExitCode.FENCED)})"
+    yield f"fence {fence} stopped {where}, thawed beside {raised}: refused ({int(ExitCode.FENCED)})"
 
 
 def _raise_fence(place: Place, stream: str, seen: int, reason: str) -> int:
