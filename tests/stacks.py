@@ -12,6 +12,8 @@ from k2.registry.runtime import Runtime, load_runtime
 from k2.stack.temporary import temporary_home
 
 PROFILE = "demo"
+PROXIED = "bronze_kraken"
+"""The stream of the run's platform whose broker can be made silent for it alone."""
 
 
 def stack_home(session: pytest.Session, name: str) -> AbstractContextManager[Path]:

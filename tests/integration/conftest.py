@@ -11,7 +11,7 @@ import pytest
 from k2.registry.runtime import Runtime
 from k2.stack import control
 
-from ..stacks import PROFILE, current, stack_home
+from ..stacks import PROFILE, PROXIED, current, stack_home
 
 BASE = ("postgres", "kafka", "schema_registry")
 
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def base_stack(request: pytest.FixtureRequest) -> Iterator[Runtime]:
     """PostgreSQL with the suite's schema, Kafka with its topics, the schema registry with its schemas."""
-    with stack_home(request.session, "test") as home, current(control.up(home, profile=PROFILE, services=BASE)) as runtime:
+    with stack_home(request.session, "test") as home, current(control.up(home, profile=PROFILE, services=BASE, proxied=(PROXIED,))) as runtime:
         yield runtime
 
 

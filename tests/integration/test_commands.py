@@ -49,7 +49,7 @@ ELSEWHERE = {
     "demo --kills 20 --exit": "too long for every day: tests/integration/test_demo.py, with --full",
     "bench watch": "ten minutes with the machine to itself: run by hand, its figures are in decision 0009",
     "bench heal": "an hour with the whole platform to itself: run by hand, its figures are in decision 0007",
-    "chaos --faults 50": "40 minutes: run by hand; eight of its faults are tests/chaos",
+    "chaos --faults 50": "40 minutes: run by hand; eight of its faults are tests/integration/chaos",
     "chaos --resume": "goes on with a run that was interrupted: by hand",
     "soak --hours 1": "an hour: run by hand",
     "demo --replay DIR": "tests/integration/test_demo.py, with --full",

@@ -124,10 +124,10 @@ def test_starting_what_runs_disturbs_nothing(platform_stack: Runtime, ui: Airflo
     assert {s: committing(platform_stack, s) for s in fences} == fences
 
 
-def test_an_incident_is_told_within_the_minute(platform_stack: Runtime, slack: Messages) -> None:
-    """Opened, then resolved: one message that changes, and a reply in its thread."""
+def test_an_incident_is_told_within_the_minute(platform_stack: Runtime, ui: Airflow, slack: Messages) -> None:
+    """Opened, told by the clock's next run; then resolved, told by a run that a person starts: one message that changes, and a reply in its thread."""
     with connect(platform_stack, "control") as connection:
-        incidents.open_incident(connection, "stream:test_subject", "digest", "Test of the alert route", "nothing happened <at all>")
+        incidents.open_incident(connection, "test:subject", "digest", "Test of the alert route", "nothing happened <at all>")
 
     def opened() -> dict[str, Any] | None:
         return next((m for m in slack() if m["text"].startswith("Test of the alert route")), None)
@@ -135,7 +135,8 @@ def test_an_incident_is_told_within_the_minute(platform_stack: Runtime, slack: M
     first = wait_for("message", opened, 90)
     assert first["channel"] == platform_stack.platform.alerts.routes.digest and "&lt;at all&gt;" in str(first["blocks"])
     with connect(platform_stack, "control") as connection:
-        incidents.resolve_incident(connection, "stream:test_subject", "the test is over")
+        incidents.resolve_incident(connection, "test:subject", "the test is over")
+    ui.trigger("streams_watch").raise_for_status()
     reply = wait_for("reply", lambda: next((m for m in slack() if m["thread_ts"] == first["ts"]), None), 90)
     assert reply["text"].endswith("the test is over")
     assert next(m for m in slack() if m["ts"] == first["ts"])["text"].startswith("Resolved: ")

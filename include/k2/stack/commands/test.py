@@ -1,4 +1,4 @@
-"""Run the tests: unit, DAG policy, integration on an embedded stack that is started once for the run, and eight faults on another.
+"""Run the tests: unit, DAG policy, integration on an embedded stack that is started once for the run, eight faults among them.
 
 Needs no running platform: the integration tests start their own, in a temporary folder, on free ports.
 Anything after -- goes to pytest, as in: ./k2 test -- -k fence
@@ -12,7 +12,7 @@ import sys
 
 from k2.stack.home import TREE
 
-SUITES = ("tests/unit", "tests/dags", "tests/integration", "tests/chaos")
+SUITES = ("tests/unit", "tests/dags", "tests/integration")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
