@@ -176,7 +176,7 @@ def test_the_life_of_a_launch_in_the_ledger(clean: Runtime) -> None:
     with database.connect(clean, "control") as c:
         assert streams.wanted(c, A).launch_generation is None
         assert streams.want(c, A, "running", who="me", action="restart", reason="test") == 2
-        assert streams.raise_fence(c, A, seen=5, generation=2, reason="test", last_commit_at=early, detected_at=late) == 6
+        assert streams.raise_fence(c, A, seen=5, generation=2, reason="test", detected_at=late) == 6
         for how in ("cold", "spare"):
             streams.launched(c, A, 6, how)
         for batch in (7, 8):
@@ -188,7 +188,7 @@ def test_the_life_of_a_launch_in_the_ledger(clean: Runtime) -> None:
         assert (wanted.generation, wanted.fence, wanted.launch_generation, wanted.deaths, wanted.last_death_at) == (2, 6, 2, 1, late)
         assert (wanted.first_commit_at, wanted.first_commit_batch, wanted.ended_at) == (early, 7, late)
         (row,) = streams.launches(c, A)
-        assert (row["how"], row["exit_code"], row["end_reason"], row["last_commit_at"], row["detected_at"]) == ("cold", -9, "died", early, late)
+        assert (row["how"], row["exit_code"], row["end_reason"], row["detected_at"]) == ("cold", -9, "died", late)
         streams.raise_fence(c, A, seen=6, generation=2, reason="again", detected_at=None)
         assert streams.wanted(c, A).deaths == 1
         streams.forgive(c, A, 7)
