@@ -78,7 +78,7 @@ def write_config(home: Home, runtime: Runtime) -> None:
     write_atomically(home.airflow / "passwords.json", json.dumps({LOGIN: home.secret("airflow_admin")}), mode=0o600)
 
 
-def _heartbeats(runtime: Runtime, home: Home, job_type: str) -> Check:
+def _heartbeats(runtime: Runtime, job_type: str) -> Check:
     """Healthy when the component that was started then has a running job with a recent heartbeat."""
 
     async def check(started: datetime) -> None:
@@ -108,7 +108,7 @@ def services(home: Home, runtime: Runtime) -> list[Service]:
         return Service(
             name=name,
             argv=(*airflow, *command),
-            healthy=_heartbeats(runtime, home, COMPONENTS[name]),
+            healthy=_heartbeats(runtime, COMPONENTS[name]),
             needs=("airflow_setup",),
             env=environment,
             grace_seconds=grace_seconds,
