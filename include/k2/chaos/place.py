@@ -14,7 +14,7 @@ import psutil
 import psycopg
 
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
-from k2.demo.kills import living_driver
+from k2.launchers.records import living_driver
 from k2.launchers.spares import read_spares
 from k2.processes import ProcessId, family, java_of
 from k2.registry.observed import Checkpoint
