@@ -75,7 +75,7 @@ class Word(BaseHTTPRequestHandler):
         pass
 server = ThreadingHTTPServer(("127.0.0.1", 0), Word)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-(folder / "ready.json").write_text(json.dumps({"pid": os.getpid(), "port": server.server_port}))
+(folder / "ready.json").write_text(json.dumps({"port": server.server_port}))
 while True:
     time.sleep(0.05)
 """
