@@ -21,7 +21,8 @@ from pyspark.sql.streaming import StreamingQuery
 from classification import Classifier
 from decoders.base import load_decoder
 from jvm import java_class, listen
-from k2.registry.platform import CONFIG_DIR, Layer
+from k2.registry.files import CONFIG_DIR
+from k2.registry.platform import Layer
 from k2.registry.runtime import class_archive
 from registry_schemas import Known
 from session import start_session

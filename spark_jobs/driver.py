@@ -234,7 +234,7 @@ def _in_flight(checkpoint: Path) -> str | None:
         tail = read_tail(checkpoint)
     except CheckpointUnreadable as error:
         return f"a batch that nobody can name ({error.reason})"
-    return None if tail.last_offset_batch == tail.last_commit_batch else f"batch {tail.last_offset_batch}"
+    return f"batch {tail.last_offset_batch}" if tail.in_flight else None
 
 
 def reason(driver: Driver, query: StreamingQuery) -> BaseException:
@@ -251,7 +251,7 @@ def blame(driver: Driver, ended: Ended) -> Failure:
     batch = None
     try:
         tail = read_tail(driver.checkpoint)
-        if tail.last_offset_batch is not None and tail.last_offset_batch != tail.last_commit_batch:
+        if tail.in_flight and tail.last_offset_batch is not None:
             batch = tail.last_offset_batch
             records = records or planned(driver.checkpoint, batch)
     except CheckpointUnreadable as error:

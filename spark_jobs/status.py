@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -180,7 +179,7 @@ def serve(board: Board, directory: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="status", daemon=True).start()
-    write_json(directory / "ready.json", {"pid": os.getpid(), "port": server.server_port})
+    write_json(directory / "ready.json", {"port": server.server_port})
 
 
 def write_json(path: Path, content: dict[str, object]) -> None:

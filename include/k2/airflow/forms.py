@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from airflow.sdk import Param
 
-REGISTRY = Path(__file__).resolve().parents[2] / "config" / "platform.yaml"
+from k2.registry.files import REGISTRY
 
 
 def declared_streams() -> dict[str, str]:

@@ -139,16 +139,12 @@ def build(workspace: Workspace) -> Starlette:
         workspace.fault = Fault(**await request.json())
         return JSONResponse({"ok": True})
 
-    async def health(request: Request) -> Response:
-        return JSONResponse({"ok": True, "messages": len(workspace.messages)})
-
     async def page(request: Request) -> Response:
         return HTMLResponse(render(workspace.messages))
 
     return Starlette(
         routes=[
             Route("/", page),
-            Route("/health", health),
             Route("/messages", messages),
             Route("/fault", fault, methods=["POST"]),
             Route("/api/{method}", api, methods=["GET", "POST"]),
@@ -224,9 +220,8 @@ code{background:#f4f4f4;padding:0 .2rem}
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m k2.alerts.slack_simulator", description="A stand-in for Slack's Web API on 127.0.0.1.")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--channel", action="append", default=[], help="a channel that exists; without any, every channel does")
     args = parser.parse_args(argv)
-    uvicorn.run(build(Workspace(known=frozenset(args.channel))), host="127.0.0.1", port=args.port, log_level="warning", access_log=False)
+    uvicorn.run(build(Workspace()), host="127.0.0.1", port=args.port, log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ from k2.launchers.records import alive, read_all
 from k2.launchers.spares import read_spares
 from k2.probes.kafka import KafkaHeads
 from k2.processes import ProcessId
+from k2.registry.files import REGISTRY
 from k2.registry.observed import Checkpoint
-from k2.registry.platform import CONFIG_DIR
 from k2.registry.runtime import Runtime
 from k2.stack import control
 from k2.stack.errors import K2Error
@@ -59,7 +59,7 @@ def run(rounds: int = ROUNDS) -> Report:
     arms: dict[str, list[float]] = {"spare": [], "cold": [], "bare": []}
     others: dict[str, list[float]] = {name: [] for name in (*DEATHS, SECOND_KILL)}
     with Terminal() as progress, temporary_home("heal", progress=progress) as home:
-        declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+        declared = yaml.safe_load(REGISTRY.read_text())
         declared["restart"]["backoff_seconds"] = [0]
         (home / "platform.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
         os.environ["K2_PLATFORM"] = str(home / "platform.yaml")

@@ -62,8 +62,8 @@ print(json.dumps({file: [turn[file] for turn in turns] for file in files}))
 """
 
 
-def dag_files(folder: Path = DAGS) -> list[Path]:
-    return sorted(folder.glob("*.py"))
+def dag_files() -> list[Path]:
+    return sorted(DAGS.glob("*.py"))
 
 
 def measure(files: Sequence[Path], home: Path, samples: int, before: str) -> dict[Path, list[float]]:

@@ -32,7 +32,8 @@ import yaml
 from k2.bench import watched_world as world
 from k2.bench.report import Figure, Report, machine
 from k2.checkpoints.reader import read_tail
-from k2.registry.platform import CONFIG_DIR, parse_platform
+from k2.registry.files import REGISTRY
+from k2.registry.platform import parse_platform
 from k2.registry.runtime import Runtime
 from k2.stack import control
 from k2.stack.errors import K2Error
@@ -187,7 +188,7 @@ class _Bench:
 
     def _prepare(self, names: list[str]) -> Runtime:
         """The registry, the database and the runtime of these streams. Their checkpoints are there already."""
-        declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+        declared = yaml.safe_load(REGISTRY.read_text())
         silver = next(spec for spec in declared["streams"].values() if spec["type"] == "silver")
         bronze = declared["tables"][silver["reads"]]
         declared["tables"] |= {world.table(name): bronze for name in names}

@@ -14,7 +14,7 @@ import psutil
 import psycopg
 
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
-from k2.demo.kills import living_driver
+from k2.launchers.records import living_driver
 from k2.launchers.spares import read_spares
 from k2.processes import ProcessId, family, java_of
 from k2.registry.observed import Checkpoint
@@ -93,11 +93,11 @@ class Place:
         """Waits until a batch of the stream is planned and not committed. False when none was in time."""
         return bool(until(lambda: (tail := self.tail(stream)) and tail.in_flight, seconds))
 
-    def between_batches(self, stream: str, seconds: float = 60.0) -> bool:
+    def between_batches(self, stream: str) -> bool:
         """Waits until a batch of the stream has just been committed. False when none was in time."""
         before = self.tail(stream)
         last = before.last_commit_batch if before else None
-        return bool(until(lambda: (tail := self.tail(stream)) and not tail.in_flight and tail.last_commit_batch != last, seconds))
+        return bool(until(lambda: (tail := self.tail(stream)) and not tail.in_flight and tail.last_commit_batch != last, 60))
 
     def proxy(self, stream: str, mode: str, delay_seconds: float = 0.0) -> None:
         """Sets what becomes of the stream's connections to Kafka."""
@@ -106,8 +106,8 @@ class Place:
         body = {"route": stream, "mode": mode, "delay_seconds": delay_seconds}
         httpx.post(f"{self.runtime.kafka_proxy}/mode", json=body, timeout=5, trust_env=False).raise_for_status()
 
-    def sql(self, role: str = "control", **settings: Any) -> psycopg.Connection[Any]:
-        return psycopg.connect(**(self.runtime.conninfo(role) | settings))  # type: ignore[arg-type]
+    def sql(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(**self.runtime.conninfo("control"))  # type: ignore[arg-type]
 
     @property
     def checkpoints(self) -> Path:

@@ -1,7 +1,7 @@
 """Cuts one client off from Kafka while all others reach it: `python -m k2.chaos.proxy`, a service of the stack.
 
 The broker advertises one more listener for each stream that is to be cut off alone, at an address where this proxy listens.
-Its control endpoint: GET /state; POST /mode {route, mode, delay_seconds}.
+Its control endpoint: POST /mode {route, mode, delay_seconds}.
 """
 
 from __future__ import annotations
@@ -114,9 +114,6 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 def application(routes: Mapping[str, Route]) -> Starlette:
-    async def state(_: Request) -> Response:
-        return JSONResponse({r.name: {"mode": str(r.mode), "connections": r.connections} for r in routes.values()})
-
     async def mode(request: Request) -> Response:
         try:
             body = json.loads(await request.body())
@@ -126,7 +123,7 @@ def application(routes: Mapping[str, Route]) -> Starlette:
             return JSONResponse({"error": f"{type(error).__name__}: {error}: {known}"}, status_code=400)
         return JSONResponse({"done": True})
 
-    return Starlette(routes=[Path("/state", state), Path("/mode", mode, methods=["POST"])])
+    return Starlette(routes=[Path("/mode", mode, methods=["POST"])])
 
 
 async def run(routes: Mapping[str, Route], control_port: int) -> None:

@@ -16,12 +16,9 @@ from k2.chaos.place import NothingToHurt, Place, until
 from k2.chaos.plan import Fault, Round
 from k2.chaos.watching import Watching
 from k2.launchers.client import AgentRefused, AgentUnavailable
-from k2.stack.errors import K2Error
 from k2.state.database import StateUnavailable
 from k2.state.streams import LostRace
 
-WELL_SECONDS = 300.0
-"""A platform that is not well for so long between two rounds ends the run."""
 FAILED = (Violated, AgentUnavailable, AgentRefused, StateUnavailable, LostRace, psycopg.Error, httpx.HTTPError, OSError)
 
 
@@ -33,14 +30,9 @@ class Rounds:
     def close(self) -> None:
         self._watching.close()
 
-    def wait_until_well(self, seconds: float = WELL_SECONDS) -> None:
+    def wait_until_well(self) -> None:
         """Every service healthy and every stream committing. Raises K2Error with what is not."""
-        began, last = datetime.now(UTC), ""
-        deadline = time.monotonic() + seconds
-        while last := self._watching.ill(began):
-            if time.monotonic() > deadline:
-                raise K2Error(f"the platform is not well after {seconds:.0f} s: {last}: look at ./k2 status with K2_HOME={self._place.runtime.home}")
-            time.sleep(0.5)
+        self._watching.wait_until_well()
 
     def run(self, number: int, planned: Round) -> Result:
         """Do one round. Its result says what failed, it raises nothing for that."""

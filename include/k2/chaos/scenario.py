@@ -22,7 +22,8 @@ from k2.chaos.proof import Proof, prove
 from k2.chaos.rounds import Rounds
 from k2.demo.counts import Counter
 from k2.demo.market import Market
-from k2.registry.platform import CONFIG_DIR, Platform, load_platform
+from k2.registry.files import REGISTRY
+from k2.registry.platform import Platform, load_platform
 from k2.registry.runtime import Runtime
 from k2.stack import control
 from k2.stack.errors import K2Error
@@ -87,7 +88,7 @@ class Run:
 
     def go(self, header: Header, done: list[Result]) -> bool:
         """Do the rounds that are left, then prove. True only if every round and the proof hold."""
-        declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+        declared = yaml.safe_load(REGISTRY.read_text())
         declared["restart"]["forgiven_after"]["minutes"] = FORGIVEN_MINUTES
         (self._home / "platform.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
         os.environ["K2_PLATFORM"] = str(self._home / "platform.yaml")

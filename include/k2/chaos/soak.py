@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from k2.chaos import growth
@@ -20,7 +20,6 @@ from k2.stack.progress import Progress
 from k2.stack.temporary import temporary_home
 
 EVERY_SECONDS = 30.0
-WELL_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ def soak(options: Options, progress: Progress) -> Outcome:
 
 def _loaded(runtime: Runtime, options: Options, progress: Progress) -> Outcome:
     place = Place(runtime)
-    _wait_until_well(place)
+    with closing(Watching(place)) as watching:
+        watching.wait_until_well()
     if options.idle:
         Market(runtime).pause()
         time.sleep(max(s.trigger_seconds for s in runtime.platform.streams.values()))
@@ -76,17 +76,6 @@ def _slowed(place: Place, stream: str, progress: Progress) -> float:
         return slow_batch(place, stream, progress.say)
     except (TimeoutError, NothingToHurt) as error:
         raise K2Error(f"--slow-batch {stream}: {error}") from None
-
-
-def _wait_until_well(place: Place) -> None:
-    watching, began, deadline = Watching(place), datetime.now(UTC), time.monotonic() + WELL_SECONDS
-    try:
-        while ill := watching.ill(began):
-            if time.monotonic() > deadline:
-                raise K2Error(f"the platform is not well after {WELL_SECONDS:.0f} s: {ill}")
-            time.sleep(1)
-    finally:
-        watching.close()
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import psycopg
 from k2.chaos.place import Place
 from k2.launchers.records import alive, read_all
 from k2.launchers.spares import read_spares
+from k2.stack.errors import K2Error
 from k2.stack.home import read_json
 from k2.stack.supervisor import Phase
 from k2.state.database import StateUnavailable, connect
@@ -20,6 +22,8 @@ from k2.state.streams import launches, wanted_all
 from k2.supervision.verdicts import HEALTHY, HUNG
 
 SAMPLE_SECONDS = 0.5
+WELL_SECONDS = 300.0
+"""A platform that is not well for so long, at first or between two rounds, ends the run."""
 READY = (Phase.HEALTHY, Phase.DONE)
 
 
@@ -128,6 +132,14 @@ class Watching:
             if tail is None or tail.last_commit_at is None or tail.last_commit_at <= since:
                 return f"{stream} has not committed since"
         return ""
+
+    def wait_until_well(self) -> None:
+        """Return as soon as nothing is ill. Raises K2Error with what still is after WELL_SECONDS."""
+        began, deadline = datetime.now(UTC), time.monotonic() + WELL_SECONDS
+        while ill := self.ill(began):
+            if time.monotonic() > deadline:
+                raise K2Error(f"the platform is not well after {WELL_SECONDS:.0f} s: {ill}: look at ./k2 status with K2_HOME={self.place.runtime.home}")
+            time.sleep(0.5)
 
     def cold(self) -> str:
         """How many spares are warm; empty when all are."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from k2.launchers.records import read_all
-from k2.processes import ProcessId, family
+from k2.launchers.records import living_driver
+from k2.processes import family
 from k2.registry.runtime import Runtime
 from k2.state.database import connect
 from k2.state.streams import launches
@@ -35,13 +35,6 @@ class Recovery:
     decided: float | None
     launched: float | None
     first_commit: float | None
-
-
-def living_driver(runtime: Runtime, stream: str) -> tuple[int, ProcessId] | None:
-    """(fence, process) of the newest driver of a stream that lives; None when none does."""
-    records, _ = read_all(runtime)
-    found = [(r.fence, r.process) for r in records if r.stream == stream and r.process is not None and r.process.alive]
-    return max(found, key=lambda pair: pair[0], default=None)
 
 
 def kill_driver(runtime: Runtime, stream: str) -> Kill | None:

@@ -24,7 +24,7 @@ import yaml
 from k2.feeds.simulator.model import PROBABILITIES, BookModel, MarketModel
 from k2.feeds.simulator.recordings import NoRecordings, Recording, read_recordings
 from k2.feeds.trades import Trade, plain
-from k2.registry.platform import CONFIG_DIR
+from k2.registry.files import CONFIG_DIR
 
 POPULAR = 10
 """How many of the most frequent quantities are kept as such."""

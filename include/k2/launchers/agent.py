@@ -52,10 +52,11 @@ def application(fleet: Fleet, switch: DeadManSwitch | None = None) -> Starlette:
 
     async def drivers(request: Request) -> Response:
         version, wait = request.query_params.get("version"), request.query_params.get("wait", "0")
-        if version is not None:
-            await fleet.changed(_number(version, int, "version"), min(_number(wait, float, "wait"), MAX_WAIT_SECONDS))
+        known = None if version is None else _number(version, int, "version")
+        if known is not None:
+            await fleet.changed(known, min(_number(wait, float, "wait"), MAX_WAIT_SECONDS))
         fleet.notice()
-        if version is not None and "changed" in request.query_params and int(version) == fleet.version:
+        if known == fleet.version:
             return JSONResponse({"version": fleet.version})
         return JSONResponse({"version": fleet.version, "drivers": DRIVERS.dump_python(fleet.drivers(), mode="json")})
 

@@ -54,18 +54,17 @@ class AgentClient:
     def close(self) -> None:
         self._http.close()
 
-    def fleet(self, *, version: int | None = None, wait_seconds: float = 0.0) -> Snapshot:
-        """The drivers now; with a `version`, as soon as they differ from it or after the wait."""
-        query: dict[str, float] = {} if version is None else {"version": version, "wait": wait_seconds}
-        return _snapshot(self._call("GET", "/drivers", params=query, timeout=ANSWER_SECONDS + wait_seconds))
+    def fleet(self) -> Snapshot:
+        """The drivers now."""
+        return _snapshot(self._call("GET", "/drivers"))
 
     def wait_for_change(self, version: int, wait_seconds: float) -> None:
         """Return as soon as the agent's drivers are not as at `version`, or after the wait."""
-        self._call("GET", "/drivers", params={"version": version, "wait": wait_seconds, "changed": 1}, timeout=ANSWER_SECONDS + wait_seconds)
+        self._call("GET", "/drivers", params={"version": version, "wait": wait_seconds}, timeout=ANSWER_SECONDS + wait_seconds)
 
     def changes(self, version: int | None) -> Snapshot | None:
         """The drivers now; None when they are still as at `version`. Memory changes no version."""
-        query: dict[str, int] = {} if version is None else {"version": version, "changed": 1}
+        query: dict[str, int] = {} if version is None else {"version": version}
         answer = self._call("GET", "/drivers", params=query)
         if version is not None and "drivers" not in answer and answer.get("version") == version:
             return None

@@ -82,3 +82,9 @@ def read_all(runtime: Runtime) -> tuple[list[Record], list[str]]:
 def alive(record: Record) -> bool:
     """Whether the driver's own process runs, by pid and start time."""
     return record.process is not None and record.boot == boot_id() and record.process.alive
+
+
+def living_driver(runtime: Runtime, stream: str) -> tuple[int, ProcessId] | None:
+    """Fence and process of the newest driver of a stream that lives; None when none does."""
+    found = [(r.fence, r.process) for r in read_all(runtime)[0] if r.stream == stream and r.process is not None and alive(r)]
+    return max(found, key=lambda pair: pair[0], default=None)

@@ -18,7 +18,7 @@ from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
 from k2.launchers.client import AgentClient
 from k2.launchers.retention import Preflight
-from k2.registry.observed import Driver, DriverState, Wanted
+from k2.registry.observed import DriverState, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, streams
 
@@ -49,7 +49,6 @@ class Started:
     fence: int
     how: str
     adopted: bool
-    driver: Driver
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def start(
     driver = agent.launch(stream, intent.fence, spare=intent.troubled)
     with database.connect(runtime, "control") as connection:
         streams.launched(connection, stream, intent.fence, driver.how)
-    return Started(intent.fence, driver.how, intent.adopted, driver)
+    return Started(intent.fence, driver.how, intent.adopted)
 
 
 def _guard(runtime: Runtime, connection: database.Connection, stream: str, wanted: Wanted, preflight: Preflight) -> Loss | None:

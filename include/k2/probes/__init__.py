@@ -3,6 +3,6 @@
 No probe raises, and none is believed alone: `k2.supervision` judges them together.
 """
 
-from k2.probes.observer import Observer, observe, observe_all
+from k2.probes.observer import Observer, observe
 
-__all__ = ["Observer", "observe", "observe_all"]
+__all__ = ["Observer", "observe"]

@@ -171,12 +171,6 @@ def compose(at: datetime, quick: Quick, progress: Mapping[str, Progress]) -> dic
     }
 
 
-def observe_all(runtime: Runtime) -> dict[str, Observation]:
-    """Every declared stream, once, with clients of its own."""
-    with Observer(runtime) as observer:
-        return observer.observe()
-
-
 def observe(runtime: Runtime, stream: str) -> Observation:
     """One stream, once, with clients of its own."""
     with Observer(runtime) as observer:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
+from k2.registry.files import CONFIG_DIR, REGISTRY
 
 
 class ConfigError(ValueError):
@@ -364,4 +364,4 @@ def parse_platform(path: Path) -> Platform:
 @functools.cache
 def load_platform(profile: str = "standard") -> Platform:
     """The platform of this process: `K2_PLATFORM`, by default include/config/platform.yaml, under a profile."""
-    return parse_platform(Path(os.environ.get("K2_PLATFORM", CONFIG_DIR / "platform.yaml"))).with_profile(profile)
+    return parse_platform(Path(os.environ.get("K2_PLATFORM", REGISTRY))).with_profile(profile)

@@ -78,7 +78,7 @@ def write_config(home: Home, runtime: Runtime) -> None:
     write_atomically(home.airflow / "passwords.json", json.dumps({LOGIN: home.secret("airflow_admin")}), mode=0o600)
 
 
-def _heartbeats(runtime: Runtime, home: Home, job_type: str) -> Check:
+def _heartbeats(runtime: Runtime, job_type: str) -> Check:
     """Healthy when the component that was started then has a running job with a recent heartbeat."""
 
     async def check(started: datetime) -> None:
@@ -98,7 +98,7 @@ def _heartbeats(runtime: Runtime, home: Home, job_type: str) -> Check:
     return check
 
 
-def services(home: Home, runtime: Runtime, budgets: Mapping[str, int]) -> list[Service]:
+def services(home: Home, runtime: Runtime) -> list[Service]:
     """The one-time set-up and the four components. Log servers are left out: the API server reads the same files."""
     environment = {"AIRFLOW_HOME": str(home.airflow)}
     airflow = (sys.executable, "-m", "airflow")
@@ -108,11 +108,10 @@ def services(home: Home, runtime: Runtime, budgets: Mapping[str, int]) -> list[S
         return Service(
             name=name,
             argv=(*airflow, *command),
-            healthy=_heartbeats(runtime, home, COMPONENTS[name]),
+            healthy=_heartbeats(runtime, COMPONENTS[name]),
             needs=("airflow_setup",),
             env=environment,
             grace_seconds=grace_seconds,
-            budget_mb=budgets.get(name),
         )
 
     return [
@@ -132,7 +131,6 @@ def services(home: Home, runtime: Runtime, budgets: Mapping[str, int]) -> list[S
             ports=(port,),
             stop_after=("airflow_scheduler",),  # a task at work ends by telling the API server so
             grace_seconds=3,  # it keeps no state, and would wait for every browser that holds a connection
-            budget_mb=budgets.get("airflow_api_server"),
         ),
         component("airflow_scheduler", "scheduler", "--skip-serve-logs"),
         component("airflow_dag_processor", "dag-processor"),

@@ -1,4 +1,4 @@
-"""Start, stop and inspect the embedded stack from Python: what the commands, the demo and the tests call."""
+"""Start and stop the embedded stack from Python: what the commands, the demo and the tests call."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from k2.stack.home import TREE, Home, read_json, write_atomically
 from k2.stack.jars import ensure_jars
 from k2.stack.java import find_java
 from k2.stack.progress import Progress, Silent
-from k2.stack.status import PlatformStatus, read_status
 from k2.stack.supervisor import Phase, stop_orphans
 
 START_SECONDS = 300
@@ -297,8 +296,3 @@ def _follow_stop(home: Home, supervisor: ProcessId, progress: Progress) -> None:
         time.sleep(0.1)
     if supervisor.alive:
         end([supervisor], grace_seconds=5)
-
-
-def status(home: Path | None = None) -> PlatformStatus:
-    """What runs now and how it is."""
-    return read_status(Home.at(home))

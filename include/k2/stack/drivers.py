@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
-
+from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
 from k2.launchers.records import alive, read_all
 from k2.processes import ProcessId, end, family
 from k2.registry.runtime import Runtime
@@ -19,9 +18,9 @@ def drain_drivers(runtime: Runtime) -> None:
     """Ask the agent to drain all drivers; what is left after that, or without an agent, gets SIGTERM, then SIGKILL."""
     timeout = runtime.platform.restart.drain_timeout_seconds
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(runtime.agent_socket)), timeout=timeout + 15) as agent:
-            agent.post("http://agent/stop-all").raise_for_status()
-    except httpx.HTTPError:
+        with AgentClient(runtime) as agent:
+            agent.stop_all(timeout)
+    except (AgentUnavailable, AgentRefused):
         # The agent is gone or stuck: its drivers get the same signal from here.
         pass
     drivers = list(recorded_drivers(runtime).values())

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-from k2.registry.platform import CONFIG_DIR
+from k2.registry.files import CONFIG_DIR
 from k2.stack.errors import K2Error
 from k2.stack.progress import Progress
 

@@ -45,7 +45,7 @@ log.segment.bytes=268435456
 """
 
 
-def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int], budget_mb: int | None) -> Service:
+def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int]) -> Service:
     config = home.run / "kafka.properties"
     proxied = {stream.upper(): (ports[f"kafka_behind_{stream}"], ports[f"kafka_proxy_{stream}"]) for stream in runtime.kafka_of}
     classes = ["-cp", f"{runtime.jars}/kafka/*"]
@@ -64,7 +64,6 @@ def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int]
         ),
         setup=lambda: create_topics(runtime),
         grace_seconds=30,
-        budget_mb=budget_mb,
     )
 
 

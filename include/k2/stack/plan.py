@@ -32,19 +32,16 @@ def environment(home: Home, runtime: Runtime, java_home: Path) -> dict[str, str]
 
 def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: Path) -> dict[str, Service]:
     """Every service by name."""
-    platform = runtime.platform
-    budgets = platform.processes
     python = (sys.executable, "-m")
     found = [
-        postgres.service(home, runtime, budgets.get("postgres")),
-        kafka.service(home, runtime, java_home, dict(ports), budgets.get("kafka")),
-        schema_registry.service(home, runtime, java_home, dict(ports), budgets.get("schema_registry")),
+        postgres.service(home, runtime),
+        kafka.service(home, runtime, java_home, dict(ports)),
+        schema_registry.service(home, runtime, java_home, dict(ports)),
         Service(
             name="slack_simulator",
             argv=(*python, "k2.alerts.slack_simulator", "--port", str(ports["slack_simulator"])),
             healthy=tcp(ports["slack_simulator"]),
             ports=(ports["slack_simulator"],),
-            budget_mb=budgets.get("slack_simulator"),
         ),
         Service(
             name="host_agent",
@@ -58,9 +55,8 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
             ),  # not of its own: the drivers that it starts, and drains, work with them
             stop_after=("airflow_scheduler", "airflow_triggerer"),
             before_stop=lambda: drain_drivers(runtime),
-            budget_mb=budgets.get("host_agent"),
         ),
-        *airflow.services(home, runtime, budgets),
+        *airflow.services(home, runtime),
     ]
     feed_needs = ["kafka", "schema_registry"]
     if runtime.exchange_simulator:
@@ -73,7 +69,6 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
                 argv=(*python, "k2.feeds.simulator", "--ws-port", str(streams), "--control-port", str(control), *recordings),
                 healthy=tcp(control),
                 ports=(streams, control),
-                budget_mb=budgets.get("exchange_simulator"),
             )
         )
     if runtime.kafka_of:
@@ -88,7 +83,7 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
                 ports=(control, *(here for here, _ in routes.values())),
             )
         )
-    for exchange in platform.exchanges:
+    for exchange in runtime.platform.exchanges:
         port = ports[f"feed_{exchange}"]
         found.append(
             Service(
@@ -97,7 +92,6 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
                 healthy=http(f"http://127.0.0.1:{port}/metrics"),
                 needs=tuple(feed_needs),
                 ports=(port,),
-                budget_mb=budgets.get(f"feed_{exchange}"),
             )
         )
     return {service.name: service for service in found}

@@ -44,7 +44,7 @@ def binary(name: str) -> str:
     return str(Path(spec.origin).parent / "pginstall18" / "bin" / name)
 
 
-def service(home: Home, runtime: Runtime, budget_mb: int | None) -> Service:
+def service(home: Home, runtime: Runtime) -> Service:
     data = home.data / "postgres"
     settings = [f"--{name}={value}" for name, value in {**SETTINGS, "port": str(runtime.postgres_port)}.items()]
     return Service(
@@ -56,7 +56,6 @@ def service(home: Home, runtime: Runtime, budget_mb: int | None) -> Service:
         setup=lambda: _set_up(home, runtime),
         stop_signal=signal.SIGINT,  # "fast": SIGTERM would wait for every client to leave
         grace_seconds=30,
-        budget_mb=budget_mb,
     )
 
 

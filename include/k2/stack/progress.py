@@ -38,8 +38,8 @@ class Silent:
 class Terminal:
     """A spinner with the current step on a terminal; elsewhere plain lines, the current step at most every 10 s."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
         self._status: Status | None = None
         self._started = time.monotonic()
         self._last_plain = self._started

@@ -56,17 +56,16 @@ def supervisor_of(home: Home) -> ProcessId | None:
     return from_record((read_json(home.state_file) or {}).get("supervisor"))
 
 
-def of_runtime(runtime_file: Path, *, but: Iterable[int] = ()) -> list[ProcessId]:
+def of_runtime(runtime_file: Path) -> list[ProcessId]:
     """Every process of this machine whose environment names this runtime file, found without any record."""
     marker = f"K2_RUNTIME={runtime_file}".encode()
-    spared = set(but)
     found = []
     for pid in psutil.pids():
         try:
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        if pid not in spared and marker in variables and (process := ProcessId.of(pid)):
+        if marker in variables and (process := ProcessId.of(pid)):
             found.append(process)
     return found
 

@@ -14,7 +14,7 @@ from k2.stack.java import class_archive
 from k2.stack.service import Service, http
 
 
-def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int], budget_mb: int | None) -> Service:
+def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int]) -> Service:
     port = ports["schema_registry"]
     jar = next(jar for jar in read_lock(LOCK.read_text()) if jar.purpose == "registry")
     settings = {
@@ -38,7 +38,6 @@ def service(home: Home, runtime: Runtime, java_home: Path, ports: dict[str, int]
         ports=(port,),
         prepare=lambda: (home.data / "registry").mkdir(exist_ok=True),
         setup=lambda: register_schemas(runtime),
-        budget_mb=budget_mb,
     )
 
 

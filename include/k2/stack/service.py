@@ -39,7 +39,6 @@ class Service:
     before_stop: Callable[[], None] | None = None
     stop_signal: Signals = SIGTERM
     grace_seconds: float = 10
-    budget_mb: int | None = None
 
     @property
     def is_task(self) -> bool:

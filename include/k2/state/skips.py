@@ -13,7 +13,6 @@ from k2.state.database import Connection
 @dataclass(frozen=True)
 class Skip:
     id: int
-    fingerprint: str
     batch: int
     records: Records
 
@@ -32,5 +31,5 @@ def add(connection: Connection, stream: str, failure: Failure, *, who: str, reas
 
 def of(connection: Connection, stream: str) -> list[Skip]:
     """All that was ever to be skipped of a stream, oldest first."""
-    rows = connection.execute("SELECT id, fingerprint, batch, records FROM k2.skips WHERE stream = %s ORDER BY id", (stream,)).fetchall()
+    rows = connection.execute("SELECT id, batch, records FROM k2.skips WHERE stream = %s ORDER BY id", (stream,)).fetchall()
     return [Skip(**row) for row in rows]

@@ -36,8 +36,6 @@ class Done:
     detail: str
     fence: int | None = None
     """Of the driver that was started or stopped; None when none was."""
-    drained: bool | None = None
-    """Of a stop: whether the driver finished its batch; None when nothing ran."""
 
 
 def act(runtime: Runtime, decisions: Iterable[Decision]) -> list[Done]:
@@ -80,7 +78,7 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
         detail = f"{'finished the start' if started.adopted else 'started'} with fence {started.fence} ({started.how})"
         if stopped is not None:
             detail += f"; before that, {stopped.detail}"
-        return Done(decision.stream, decision.action, True, detail, started.fence, stopped.drained if stopped else None)
+        return Done(decision.stream, decision.action, True, detail, started.fence)
     except (streams.LostRace, NotWanted) as error:
         return Done(decision.stream, decision.action, True, f"nothing left to do: {error}")
     except (NotSafe, NotKnown) as error:
@@ -108,7 +106,7 @@ def _stop(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
     end = End(running[0].fence, ended.drained, ended.exit_code)
     if not ended.drained:
         log.warning("stop of %s: %s", decision.stream, end)
-    return Done(decision.stream, decision.action, True, f"stopped: {end}", running[0].fence, ended.drained)
+    return Done(decision.stream, decision.action, True, f"stopped: {end}", running[0].fence)
 
 
 def _keep_stacks(runtime: Runtime, agent: AgentClient, decision: Decision) -> None:

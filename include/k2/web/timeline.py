@@ -36,7 +36,7 @@ def bars(found: Sequence[Entry], now: datetime) -> list[Bar]:
     """In the order of the entries, all on one scale: the longest is WIDTH wide. One that is open lasts until now."""
     lengths = [_length(entry, now) for entry in found]
     scale = WIDTH / max(lengths, default=1.0) if max(lengths, default=0.0) > 0 else 0.0
-    return [_bar(entry, now, length, scale) for entry, length in zip(found, lengths, strict=True)]
+    return [_bar(entry, length, scale) for entry, length in zip(found, lengths, strict=True)]
 
 
 def _length(entry: Entry, now: datetime) -> float:
@@ -45,7 +45,7 @@ def _length(entry: Entry, now: datetime) -> float:
     return max(0.0, (end - entry.outage.good_at).total_seconds())
 
 
-def _bar(entry: Entry, now: datetime, length: float, scale: float) -> Bar:
+def _bar(entry: Entry, length: float, scale: float) -> Bar:
     parts, x = [], 0.0
     steps: list[tuple[str, float | None]] = list(entry.steps.items())
     for place, (name, seconds) in enumerate(steps):

@@ -24,7 +24,8 @@ from k2.feeds.main import FeedExit
 from k2.feeds.metrics import FeedMetrics
 from k2.feeds.received import audit_exchange
 from k2.feeds.sink import QUEUE_RECORDS, KafkaSink, SinkUnavailable
-from k2.registry.platform import CONFIG_DIR, Exchange, parse_platform
+from k2.registry.files import REGISTRY
+from k2.registry.platform import Exchange, parse_platform
 from k2.registry.runtime import Runtime
 
 TREE = Path(__file__).resolve().parents[3]
@@ -38,7 +39,7 @@ class Bench:
         self.home, self.free_port = home, free_port
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ws_port, control_port = free_port(), free_port()
-        platform = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+        platform = yaml.safe_load(REGISTRY.read_text())
         for name, exchange in platform["exchanges"].items():
             exchange["topic"] = f"test.{uuid.uuid4().hex[:8]}.{name}"
             exchange["feed"] |= {"reconnect": QUICK}

@@ -24,9 +24,9 @@ from k2.launchers.client import AgentClient, AgentUnavailable
 from k2.launchers.spares import read_spares
 from k2.probes import iceberg, kafka
 from k2.processes import ProcessId
+from k2.registry.files import REGISTRY
 from k2.registry.history import Chain
 from k2.registry.observed import Decision, Driver, DriverState
-from k2.registry.platform import CONFIG_DIR
 from k2.registry.runtime import Runtime
 from k2.state import database, streams
 
@@ -75,7 +75,7 @@ class Word(BaseHTTPRequestHandler):
         pass
 server = ThreadingHTTPServer(("127.0.0.1", 0), Word)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-(folder / "ready.json").write_text(json.dumps({"pid": os.getpid(), "port": server.server_port}))
+(folder / "ready.json").write_text(json.dumps({"port": server.server_port}))
 while True:
     time.sleep(0.05)
 """
@@ -159,7 +159,7 @@ class Home:
 
     def spares(self, count: int) -> None:
         """How many the agent that is started next keeps."""
-        declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+        declared = yaml.safe_load(REGISTRY.read_text())
         declared["spares"]["count"] = count
         (self.folder / "platform.yaml").write_text(yaml.safe_dump(declared))
 

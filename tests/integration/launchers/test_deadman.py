@@ -31,7 +31,7 @@ def slack() -> Iterator[str]:
         deadline = time.monotonic() + 20
         while True:
             try:
-                httpx.get(f"{root}/health").raise_for_status()
+                httpx.get(f"{root}/messages").raise_for_status()
                 break
             except httpx.HTTPError:
                 assert time.monotonic() < deadline

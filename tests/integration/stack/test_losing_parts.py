@@ -11,8 +11,9 @@ from k2.checkpoints.reader import read_tail
 from k2.launchers.client import AgentClient
 from k2.registry.observed import DriverState
 from k2.registry.runtime import Runtime
-from k2.stack import control, records
+from k2.stack import records
 from k2.stack.home import Home
+from k2.stack.status import read_status
 from k2.state.database import connect
 from k2.state.streams import wanted
 
@@ -57,7 +58,7 @@ def test_kill_9_of_a_part(platform_stack: Runtime, part: str) -> None:
     batches = committed(platform_stack)
 
     def healthy_again() -> bool:
-        service = next(s for s in control.status(home.path).services if s.name == part)
+        service = next(s for s in read_status(home).services if s.name == part)
         return service.state == "healthy" and service.pid != victim.pid
 
     wait_until(f"{part} back", healthy_again)

@@ -15,6 +15,7 @@ from k2.registry.runtime import Runtime
 from k2.stack import airflow, control, records
 from k2.stack.drivers import recorded_drivers
 from k2.stack.home import Home
+from k2.stack.status import read_status
 
 
 def listeners(processes: list[ProcessId]) -> set[tuple[str, str, int]]:
@@ -33,7 +34,7 @@ def listeners(processes: list[ProcessId]) -> set[tuple[str, str, int]]:
 
 def test_everything_is_healthy(platform_stack: Runtime) -> None:
     """Each process of the registry runs and is healthy."""
-    status = control.status(platform_stack.home)
+    status = read_status(Home(platform_stack.home))
     states = {s.name: s.state for s in status.services}
     assert states == dict.fromkeys(platform_stack.platform.processes, "healthy") | {"airflow_setup": "done"}
     assert status.unknown == ""

@@ -24,6 +24,7 @@ from k2.stack import control, records
 from k2.stack.errors import K2Error
 from k2.stack.home import TREE, Home
 from k2.stack.jars import cache_folder
+from k2.stack.status import read_status
 
 SMALL = ("postgres",)
 
@@ -71,7 +72,7 @@ def test_up_adopts_what_a_killed_supervisor_left(home: Home) -> None:
     assert records.living(home) == before
     assert k2(home, "status").returncode == 0
     before["postgres"].send(signal.SIGKILL)
-    until(lambda: (s := control.status(home.path).services[0]).restarts >= 1 and s.state == "healthy")
+    until(lambda: (s := read_status(home).services[0]).restarts >= 1 and s.state == "healthy")
     assert records.living(home)["postgres"] != before["postgres"]
 
 

@@ -29,7 +29,8 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 
 from k2.checkpoints.reader import first_commit_after, read_tail
-from k2.registry.platform import CONFIG_DIR, Platform, parse_platform
+from k2.registry.files import REGISTRY
+from k2.registry.platform import Platform, parse_platform
 from k2.registry.runtime import Runtime
 from k2.state import streams
 from k2.state.database import connect, register
@@ -84,7 +85,7 @@ class Lab:
     def __init__(self, base: Runtime, folder: Path, name: str, registry: str | None = None) -> None:
         self.name = name
         self._drivers: list[RunningDriver] = []
-        declared = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+        declared = yaml.safe_load(REGISTRY.read_text())
         declared["tables"] = {"dlq_" + name: {"layer": "dlq", "target_file_size_mb": 32}}
         declared["streams"] = {}
         for exchange, settings in declared["exchanges"].items():

@@ -11,7 +11,7 @@ from typing import Any
 
 import fastavro
 
-from k2.registry.platform import CONFIG_DIR
+from k2.registry.files import CONFIG_DIR
 
 NOW_MS = int(time.time()) * 1000 + 123
 """Kafka timestamp of every record here. Kafka deletes records by this time, so it must be a recent one."""

@@ -60,3 +60,14 @@ def test_alive_needs_the_same_process_of_the_same_boot(tmp_path: Path) -> None:
     mine.boot = boot_id()
     mine.process = ProcessId(os.getpid(), 1)
     assert not records.alive(mine)
+
+
+def test_the_living_driver_is_the_newest_of_this_boot(tmp_path: Path) -> None:
+    """One that ended, one of another boot and another stream's are none."""
+    here, mine = home(tmp_path), ProcessId.of(os.getpid())
+    for fence, boot, process in ((1, boot_id(), mine), (2, boot_id(), mine), (3, "another", mine), (4, boot_id(), ProcessId(os.getpid(), 1))):
+        written = record(fence=fence, boot=boot)
+        written.process = process
+        records.write(here, written)
+    assert records.living_driver(here, "a") == (2, mine)
+    assert records.living_driver(here, "b") is None

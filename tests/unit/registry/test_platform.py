@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from k2.registry.platform import CONFIG_DIR, ConfigError, Platform, load_platform, parse_platform
+from k2.registry.files import REGISTRY
+from k2.registry.platform import ConfigError, Platform, load_platform, parse_platform
 
-DECLARED: dict[str, Any] = yaml.safe_load((CONFIG_DIR / "platform.yaml").read_text())
+DECLARED: dict[str, Any] = yaml.safe_load(REGISTRY.read_text())
 
 
 def refusal(tmp_path: Path, *path: str, value: Any) -> str:

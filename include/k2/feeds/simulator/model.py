@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
-from k2.registry.platform import CONFIG_DIR, ConfigError, Model
+from k2.registry.files import CONFIG_DIR
+from k2.registry.platform import ConfigError, Model
 
 PROBABILITIES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9995, 1.0)
 """Where a distribution's quantiles are kept: dense in the upper tail, where bursts and long gaps are."""
