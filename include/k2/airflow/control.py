@@ -16,7 +16,7 @@ from k2.launchers.spares import fingerprint
 from k2.registry.observed import Failure, Verdict, Wanted
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
-from k2.registry.shadow import Outcome, Shadow
+from k2.registry.shadow import LIMIT_SECONDS, Outcome, Shadow
 from k2.registry.wishes import Standing, Wish
 from k2.state import audit, certificates, skips
 from k2.state import streams as state
@@ -24,9 +24,6 @@ from k2.state.database import Connection, connect
 from k2.supervision import wishes
 from k2.supervision.failures import poison
 from k2.supervision.wishes import End, Progress
-
-SHADOW_SECONDS = 240.0
-"""A shadow that has not ended by then is killed, and nothing is known."""
 
 
 class RequestRefused(AirflowFailException):
@@ -102,7 +99,7 @@ def prove(runtime: Runtime, request: Request) -> Shadow:
         (stands,) = _unobjectionable(runtime, connection, request)
     try:
         with AgentClient(runtime) as agent:
-            found = agent.shadow(stands.stream, str(stands.query_id), SHADOW_SECONDS)
+            found = agent.shadow(stands.stream, str(stands.query_id), LIMIT_SECONDS)
     except (AgentUnavailable, AgentRefused) as error:
         found = Shadow(stands.stream, Outcome.UNKNOWN, str(error))
     if found.outcome is not Outcome.COMPATIBLE:

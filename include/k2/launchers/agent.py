@@ -29,9 +29,10 @@ from starlette.routing import Route
 
 from k2.launchers.deadman import DeadManSwitch
 from k2.launchers.fleet import Fleet, StaleFence, UnknownDriver
-from k2.launchers.shadows import DEADLINE_SECONDS, ShadowRefused, Shadows
+from k2.launchers.shadows import ShadowRefused, Shadows
 from k2.registry.observed import Driver
 from k2.registry.runtime import Runtime, load_runtime
+from k2.registry.shadow import LIMIT_SECONDS
 
 MAX_WAIT_SECONDS = 30.0
 
@@ -82,7 +83,7 @@ def application(fleet: Fleet, switch: DeadManSwitch | None = None) -> Starlette:
         stream, query = body.get("stream"), body.get("query_id")
         if stream not in fleet.runtime.platform.streams or not isinstance(query, str) or not query:
             raise HTTPException(400, f"the body must be {{stream: a declared stream, query_id: the id of its query}}, not {body}")
-        found = await shadows.run(stream, query, min(_deadline(body, DEADLINE_SECONDS), DEADLINE_SECONDS))
+        found = await shadows.run(stream, query, min(_deadline(body, LIMIT_SECONDS), LIMIT_SECONDS))
         return JSONResponse(asdict(found))
 
     async def stop_all(request: Request) -> Response:

@@ -21,12 +21,11 @@ from k2.launchers import sessions
 from k2.launchers.spares import fingerprint
 from k2.processes import ProcessId
 from k2.registry.runtime import Runtime
-from k2.registry.shadow import Outcome, Shadow
+from k2.registry.shadow import LIMIT_SECONDS, Outcome, Shadow
 from k2.stack.preflight import available_memory_mb
 
 log = logging.getLogger(__name__)
 
-DEADLINE_SECONDS = 240.0
 RESERVE_MB = 512
 """Left to the streams that run, beside what the shadow may take."""
 KEPT_LOGS = 20
@@ -58,7 +57,7 @@ class Shadows:
     async def run(self, stream: str, query_id: str, deadline_seconds: float) -> Shadow:
         """Try the stream, whose checkpoint is that of the query. Raises ShadowRefused."""
         if self._busy:
-            raise ShadowRefused(f"a shadow of {self._busy} runs: try again when it has ended, within {DEADLINE_SECONDS:.0f} s")
+            raise ShadowRefused(f"a shadow of {self._busy} runs: try again when it has ended, within {LIMIT_SECONDS:.0f} s")
         needed = self.runtime.platform.streams[stream].memory_mb + RESERVE_MB
         if (available := available_memory_mb()) < needed:
             raise ShadowRefused(f"{available} MiB of memory are available and a shadow of {stream} needs {needed}: end something, or lower memory_mb")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+LIMIT_SECONDS = 240.0
+"""A trial that has not ended by then is killed, and nothing is known."""
+
 
 class Outcome(StrEnum):
     COMPATIBLE = "compatible"
