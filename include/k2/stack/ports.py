@@ -48,14 +48,13 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose(wanted: Mapping[str, int], *, keep: Iterable[str] = ()) -> dict[str, int]:
-    """Each wanted port if it is free (or in `keep`: in use by the platform itself), otherwise any free one."""
+def choose(wanted: Mapping[str, int]) -> dict[str, int]:
+    """Each wanted port if it is free, otherwise any free one."""
     chosen: dict[str, int] = {}
-    kept = set(keep)
     for name, port in wanted.items():
         candidates = [port, *random.sample(ANY, 200)]
         free = (p for p in candidates if p not in chosen.values() and is_free(p))
-        found = port if name in kept else next(free, None)
+        found = next(free, None)
         if found is None:
             raise K2Error(f"no free port was found for {name} between {ANY.start} and {ANY.stop}: end some of the programs that listen there")
         chosen[name] = found
