@@ -44,7 +44,6 @@ class TableFacts:
     """One table at one moment. `refs` maps tags and branches, main among them, to their snapshot."""
 
     name: str
-    uuid: str
     metadata_location: str
     metadata_versions: int
     snapshots: Sequence[Snapshot]

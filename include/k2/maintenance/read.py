@@ -31,7 +31,6 @@ def read_table(runtime: Runtime, name: str, *, now: datetime, orphan_days: float
     listed = list(_listed(_local(metadata.location)))
     return TableFacts(
         name=name,
-        uuid=str(metadata.table_uuid),
         metadata_location=table.metadata_location,
         metadata_versions=len(metadata.metadata_log) + 1,
         snapshots=[_snapshot(s) for s in metadata.snapshots],

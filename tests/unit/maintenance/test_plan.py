@@ -19,7 +19,7 @@ def facts(count: int, *, days_each: float = 1.0, refs: dict[str, int] | None = N
     history = [
         Snapshot(n, n - 1 if n > 1 else None, NOW - timedelta(days=days_each * (count - n)), "append", (query_ids or {}).get(n)) for n in range(1, count + 1)
     ]
-    return TableFacts("t", "uuid", "file:///t/metadata/1.json", 1, history, {"main": count} | (refs or {}), Files(0, 0, 0))
+    return TableFacts("t", "file:///t/metadata/1.json", 1, history, {"main": count} | (refs or {}), Files(0, 0, 0))
 
 
 def test_missing_table_is_skipped() -> None:
@@ -88,7 +88,7 @@ def test_clock_that_ran_ahead_ends_the_prefix() -> None:
     """A young timestamp in the middle of the history stops the cut there, so the history never gets a hole."""
     table = facts(30)
     skewed = [s if s.id != 5 else Snapshot(5, 4, NOW, "append") for s in table.snapshots]
-    made = plan(TableFacts("t", "u", "m", 1, skewed, {"main": 30}, Files(0, 0, 0)), "t", now=NOW, days=7, keep=5, floors=[])
+    made = plan(TableFacts("t", "m", 1, skewed, {"main": 30}, Files(0, 0, 0)), "t", now=NOW, days=7, keep=5, floors=[])
     assert made.would_expire == (1, 2, 3, 4)
 
 
@@ -96,7 +96,7 @@ def test_snapshots_beside_main_are_not_cut() -> None:
     """Only main's own history is considered."""
     table = facts(30)
     beside = Snapshot(99, 3, NOW - timedelta(days=20), "append")
-    made = plan(TableFacts("t", "u", "m", 1, [*table.snapshots, beside], {"main": 30}, Files(0, 0, 0)), "t", now=NOW, days=7, keep=5, floors=[])
+    made = plan(TableFacts("t", "m", 1, [*table.snapshots, beside], {"main": 30}, Files(0, 0, 0)), "t", now=NOW, days=7, keep=5, floors=[])
     assert 99 not in made.would_expire
 
 
