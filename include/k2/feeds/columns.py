@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from k2.feeds.trades import Trade, plain
 
+READ_BYTES = 32 * 1024 * 1024
 TRADE = pa.schema(
     [
         ("exchange", pa.string()),
@@ -74,11 +75,11 @@ def read_lines(files: Iterable[Path]) -> pa.Table:
     return pa.concat_tables(pieces) if pieces else TRUTH.empty_table()
 
 
-def _whole_lines(path: Path, size: int = 32 * 1024 * 1024) -> Iterator[bytes]:
+def _whole_lines(path: Path) -> Iterator[bytes]:
     """The file's text in pieces that end with a line's end."""
     left = b""
     with path.open("rb") as file:
-        while read := file.read(size):
+        while read := file.read(READ_BYTES):
             text, end, left = (left + read).rpartition(b"\n")
             if text:
                 yield text + end

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2.feeds.simulator.truth import Truth, read_truth, trade_line, trade_of_line, truth_files
+from k2.feeds.simulator.truth import Truth, read_truth, trade_line, truth_files
 from k2.feeds.trades import Trade
 
 
@@ -25,7 +25,7 @@ def test_a_line_is_the_trade(tmp_path: Path) -> None:
     truth = Truth(tmp_path, "binance")
     truth.append([trade_line(trade(5), 9, 2)])
     (line,) = read_truth(tmp_path, "binance")
-    assert (trade_of_line(line), line["message"], line["index"]) == (trade(5), 9, 2)
+    assert (Trade(*(line[name] for name in Trade.__slots__)), line["message"], line["index"]) == (trade(5), 9, 2)
 
 
 @pytest.mark.parametrize("clean", [True, False])

@@ -115,7 +115,7 @@ class BookGenerator:
 
 
 class Generator:
-    """All books of one exchange as one Source."""
+    """All books of one exchange as one source."""
 
     def __init__(
         self, exchange: str, venue: Venue, model: BookModel, *, seed: str, rate: float, pattern: Pattern, prices: Mapping[str, str] | None = None

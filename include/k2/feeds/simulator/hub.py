@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -20,11 +19,10 @@ from k2.feeds.simulator.dialect import Change, Dialect, Subscriptions
 from k2.feeds.simulator.message import Message
 from k2.feeds.simulator.truth import Truth
 
-log = logging.getLogger(__name__)
-
 SLOW_BYTES = 16 * 1024 * 1024
 """A client with this much unread is cut off, as exchanges do."""
 RECENT_MESSAGES = 1000
+BEAT_SECONDS = 1.0
 
 
 @dataclass(eq=False)
@@ -127,10 +125,10 @@ class Hub:
                 if hearers:
                     broadcast(hearers, dialect.trades(message, change if change in dialect.changes else None))
 
-    async def beat(self, seconds: float = 1.0) -> None:
+    async def beat(self) -> None:
         """Heartbeats, for ever."""
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(BEAT_SECONDS)
             if self.active("silent") or self.active("stop_heartbeats"):
                 continue
             for session in self.sessions:

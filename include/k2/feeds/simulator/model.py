@@ -131,11 +131,11 @@ def _load(path: Path, model: type[Model]) -> Model:
         raise ConfigError(f"{path.name}: {error}") from error
 
 
-def load_market(path: Path = CONFIG_DIR / "market.yaml") -> Market:
+def load_market() -> Market:
     """The books that the generator plays. Raises ConfigError."""
-    return _load(path, Market)
+    return _load(CONFIG_DIR / "market.yaml", Market)
 
 
-def load_market_model(path: Path = CONFIG_DIR / "market_model.yaml") -> MarketModel:
+def load_market_model() -> MarketModel:
     """The fitted numbers. Raises ConfigError."""
-    return _load(path, MarketModel)
+    return _load(CONFIG_DIR / "market_model.yaml", MarketModel)

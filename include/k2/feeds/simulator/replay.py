@@ -1,4 +1,4 @@
-"""Recordings as a Source: each trade once, with the recorded spacing, then it ends."""
+"""Recordings as a source: each trade once, with the recorded spacing, then it ends."""
 
 from __future__ import annotations
 

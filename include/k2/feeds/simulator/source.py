@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from k2.feeds.trades import Trade
 
@@ -18,13 +17,3 @@ class Planned:
     due_us: int
     event_us: int
     trades: tuple[Trade, ...]
-
-
-class Source(Protocol):
-    """Planned messages, in the order in which they are due."""
-
-    def next_due(self) -> int | None:
-        """When the next message is due; None when there will be no more."""
-
-    def take(self) -> Planned:
-        """The next message."""

@@ -94,10 +94,6 @@ def trade_line(trade: Trade, message: int, index: int, fault: str | None = None)
     return line if fault is None else {**line, "fault": fault}
 
 
-def trade_of_line(line: dict[str, Any]) -> Trade:
-    return Trade(*(line[name] for name in Trade.__slots__))
-
-
 class Truth:
     """Appends to one exchange's truth. Only one process may do so."""
 
