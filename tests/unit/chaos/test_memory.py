@@ -38,7 +38,7 @@ def test_the_kernel_ends_even_a_process_that_rests(child: subprocess.Popen[str])
     with memory.exhausted(identity(child)) as how:
         assert child.wait(60) == -9
     assert "OOM killer" in how
-    assert not list(memory.CGROUPS.glob("**/k2-chaos-*"))
+    assert not list(memory.CGROUPS.glob(f"**/k2-chaos-{os.getpid()}-*"))
 
 
 def test_without_control_groups_its_own_allocation_fails(child: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
