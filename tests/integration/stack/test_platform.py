@@ -36,7 +36,7 @@ def test_everything_is_healthy(platform_stack: Runtime) -> None:
     """Each process of the registry runs and is healthy."""
     status = read_status(Home(platform_stack.home))
     states = {s.name: s.state for s in status.services}
-    assert states == dict.fromkeys(platform_stack.platform.processes, "healthy") | {"airflow_setup": "done"}
+    assert states == dict.fromkeys(platform_stack.platform.processes, "healthy") | {"airflow_setup": "done", "kafka_proxy": "healthy"}
     assert status.unknown == ""
 
 
