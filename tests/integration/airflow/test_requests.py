@@ -104,6 +104,7 @@ def test_an_approved_stop_is_done_and_says_whether_it_drained(platform_stack: Ru
     assert ui.finished(DAG, again, UP + 60) == "success"
 
 
+@pytest.mark.full
 def test_an_upgrade_proves_first_then_hands_over(platform_stack: Runtime, ui: Airflow) -> None:
     """The shadow passes, the old driver drains, and its successor commits under the next fence."""
     stream = "bronze_binance"

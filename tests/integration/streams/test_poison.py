@@ -20,6 +20,7 @@ WRAPPER = str(Path(__file__).parent / "poisoned.py")
 KILLED = str(Path(__file__).parent / "killed.py")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_poison(lab: Lab, base_stack: Runtime) -> None:
     """The first failure names the batch, the second its two records; skipped, they are in the DLQ and every other row is in Silver, each once."""

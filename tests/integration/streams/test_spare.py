@@ -106,6 +106,7 @@ def test_a_spare_rehearses_apart_and_becomes_a_stream(lab: Lab) -> None:
     assert json.loads((lab.runtime.driver_dir(bronze, 1) / "exit.json").read_text())["message"].startswith("drained")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("schema_id")
 def test_a_spare_with_an_old_fence_is_refused(lab: Lab) -> None:
