@@ -162,9 +162,16 @@ def ensure_table(spark: SparkSession, catalog: Any, platform: Platform, table: s
     """Create a table if it is missing and verify it. Returns its Java Table; raises ConfigError naming every difference."""
     namespace = platform.catalog.namespace
     java_table = load_table(spark, catalog, namespace, table)
-    if java_table is None:
-        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {platform.catalog.name}.{namespace}")
-        spark.sql(create_statement(platform, table))
+    for attempts_left in (2, 1, 0):
+        if java_table is not None:
+            break
+        try:
+            spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {platform.catalog.name}.{namespace}")
+            spark.sql(create_statement(platform, table))
+        except Exception:
+            # IF NOT EXISTS asks first and inserts then: another driver that starts now may have come between.
+            if not attempts_left:
+                raise
         java_table = load_table(spark, catalog, namespace, table)
     _verify(spark, java_table, platform, table)
     return java_table

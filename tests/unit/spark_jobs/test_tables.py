@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+import tables
 from k2.registry.platform import Layer, load_platform
 from tables import LAYOUTS, Found, create_statement, mistakes, wanted_properties
 
@@ -58,3 +60,32 @@ def test_the_statement_creates_what_is_verified(table: str) -> None:
     assert f"CREATE TABLE IF NOT EXISTS k2.market_data.{table} ({layout.ddl}) USING iceberg PARTITIONED BY (days({layout.days_of}))" in statement
     assert f"'write.target-file-size-bytes' = '{PLATFORM.tables[table].target_file_size_mb * 1024 * 1024}'" in statement
     assert layout.days_of in layout.names
+
+
+class Creating:
+    """A Spark whose catalog fails so often; what it made, or another driver meanwhile, is there from then on."""
+
+    def __init__(self, failures: int, *, made_elsewhere: bool = False) -> None:
+        self.failures, self.made_elsewhere, self.table = failures, made_elsewhere, None
+
+    def sql(self, statement: str) -> None:
+        if self.failures:
+            self.failures -= 1
+            self.table = object() if self.made_elsewhere else None
+            raise RuntimeError("duplicate key value violates unique constraint")
+        self.table = object() if statement.startswith("CREATE TABLE") else self.table
+
+
+@pytest.fixture
+def ensure(monkeypatch: pytest.MonkeyPatch) -> Callable[[Creating], object]:
+    monkeypatch.setattr(tables, "load_table", lambda spark, *_: spark.table)
+    monkeypatch.setattr(tables, "_verify", lambda *_: None)
+    return lambda spark: tables.ensure_table(spark, None, PLATFORM, TABLE)
+
+
+def test_drivers_that_start_together_create_what_is_missing_once(ensure: Callable[[Creating], object]) -> None:
+    """Whoever comes second finds what the first has made, or tries again; a catalog that goes on failing is an error."""
+    for spark in (Creating(0), Creating(1), Creating(2), Creating(1, made_elsewhere=True)):
+        assert ensure(spark) is spark.table is not None
+    with pytest.raises(RuntimeError, match="duplicate key"):
+        ensure(Creating(3))
