@@ -15,7 +15,7 @@ Within about two seconds of a change: a trigger in the triggerer polls all strea
 `k2_streams`. Also every minute by the clock, in case the trigger is down, and at once after `streams_control`.
 One run at a time: while a stream is being drained, which may take a minute, the next look waits.
 A poll that has not looked for a minute is a ticket, which a run opens and resolves. When neither it nor a run has looked for
-two minutes, the host agent pages by itself.
+two minutes, or no run for six, the host agent pages by itself.
 
 ## What a failure means
 `watch` failed: nothing could be looked at, or an action did not come through; its log names which. The next run, within a

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import httpx
@@ -41,8 +43,8 @@ class Rounds:
         self._say(f"{number:3d}  {names}")
         began, started = self._watching.begin(), time.monotonic()
         trouble, skipped, hurt = "", False, list[tuple[str, datetime]]()
-        with ThreadPoolExecutor(len(planned.faults)) as pool:
-            for doing in [pool.submit(self._do, fault) for fault in planned.faults]:
+        with ThreadPoolExecutor(len(planned.faults)) as pool, self._held() as over:
+            for doing in [pool.submit(self._do, fault, over) for fault in planned.faults]:
                 try:
                     hurt.append(doing.result())
                 except NothingToHurt as error:
@@ -50,13 +52,13 @@ class Rounds:
                     skipped = True
                 except FAILED as error:
                     trouble = f"{type(error).__name__}: {error}"
-        over = datetime.now(UTC)
+        healed_at = datetime.now(UTC)
         if hurt and all(fault.rule.waits for fault in planned.faults):
             waited = min(at for _, at in hurt) - began
             began, started = began + waited, started + waited.total_seconds()
         limit = max(fault.rule.limit_seconds for fault in planned.faults)
         replaced = {fault.target for fault in planned.faults if fault.rule.new_driver and not skipped}
-        ill = self._back(over, limit, replaced, any(fault.rule.pool for fault in planned.faults))
+        ill = self._back(healed_at, limit, replaced, any(fault.rule.pool for fault in planned.faults))
         recovered = None if ill else time.monotonic() - started
         trouble = trouble or (f"not back within {limit:.0f} s: {ill}" if ill else "")
         signs = self._watching.signs()
@@ -75,14 +77,24 @@ class Rounds:
             skipped=skipped,
         )
 
-    def _do(self, fault: Fault) -> tuple[str, datetime]:
+    @staticmethod
+    @contextmanager
+    def _held() -> Iterator[threading.Event]:
+        """An event that ends what is held, set on leaving: an interruption heals at once."""
+        over = threading.Event()
+        try:
+            yield over
+        finally:
+            over.set()
+
+    def _do(self, fault: Fault, over: threading.Event) -> tuple[str, datetime]:
         """One fault from its beginning until it is healed. Returns what was done, and when."""
         with FAULTS[fault.kind](self._place, fault.target) as did:
             at = datetime.now(UTC)
             if fault.rule.until_found:
-                until(lambda: self._watching.raised(fault.target), fault.rule.lasts_seconds)
+                until(lambda: over.is_set() or self._watching.raised(fault.target), fault.rule.lasts_seconds)
             else:
-                time.sleep(fault.rule.lasts_seconds)
+                over.wait(fault.rule.lasts_seconds)
         return did, at
 
     def _hangs(self, faults: Sequence[Fault], moments: Sequence[datetime]) -> tuple[tuple[str, str, float], ...]:

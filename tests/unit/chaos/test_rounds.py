@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -93,6 +95,20 @@ def test_one_that_fails_leaves_the_other_healed(monkeypatch: pytest.MonkeyPatch,
     assert healed == ["s"]
     nothing = isinstance(error, NothingToHurt)
     assert (result.skipped, bool(result.trouble)) == (nothing, not nothing)
+
+
+def test_an_interruption_heals_at_once(monkeypatch: pytest.MonkeyPatch, healed: list[str]) -> None:
+    """However long the fault would be held."""
+    monkeypatch.setitem(RULES, Kind.AGENT_KILL, Rule(Target.PART, 0.3, lasts_seconds=100))
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "result", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, Seen(), (Kind.AGENT_KILL, "platform"))
+    assert healed == ["platform"] and time.monotonic() - began < 50
 
 
 def test_what_is_not_back_in_time_is_named(monkeypatch: pytest.MonkeyPatch, healed: list[str]) -> None:
