@@ -202,13 +202,16 @@ def _task_kill(place: Place, stream: str) -> Iterator[str]:
     """The task that was to start the stream again dies at it."""
     busy = set(place.tasks())
     killed = _send(place.driver(stream)[1], signal.SIGKILL)
-    tasks = until(lambda: [task for task in place.tasks() if task not in busy], 30)
-    if not tasks:
-        raise NothingToHurt("no task came within 30 s of the driver's death")
-    time.sleep(0.5)  # it has been forked, and is about to act
-    dead = [task for task in tasks if task.send(signal.SIGKILL)]
+
+    def kill() -> list[ProcessId]:
+        tasks = [task for task in place.tasks() if task not in busy]
+        if tasks:
+            time.sleep(0.5)  # it has been forked, and is about to act
+        return [task for task in tasks if task.send(signal.SIGKILL)]
+
+    dead = until(kill, 30)  # one that found nothing due yet may be gone before
     if not dead:
-        raise NothingToHurt("the task had ended before it was killed")
+        raise NothingToHurt("no task could be killed within 30 s of the driver's death")
     yield f"driver {killed}, task SIGKILL {', '.join(str(task.pid) for task in dead)}"
 
 
