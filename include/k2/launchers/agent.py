@@ -117,7 +117,7 @@ def application(fleet: Fleet, switch: DeadManSwitch | None = None) -> Starlette:
             Route("/shadows", shadow, methods=["POST"]),
             Route("/stop-all", stop_all, methods=["POST"]),
         ],
-        exception_handlers={UnknownDriver: refused, StaleFence: refused, ShadowRefused: refused, HTTPException: refused},
+        exception_handlers=dict.fromkeys((UnknownDriver, StaleFence, ShadowRefused, HTTPException, OSError), refused),
         lifespan=lifespan,
     )
 

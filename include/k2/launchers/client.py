@@ -118,7 +118,7 @@ class AgentClient:
         if response.status_code in (400, 404, 409):
             raise AgentRefused(f"the host agent refused {method} {path}: {answer.get('error', answer)}")
         if response.status_code != 200:
-            raise AgentUnavailable(f"the host agent failed at {method} {path}: {response.status_code} {answer}")
+            raise AgentUnavailable(f"the host agent failed at {method} {path}: {response.status_code} {answer.get('error', answer)}")
         return dict(answer)
 
 

@@ -261,6 +261,31 @@ def test_a_driver_that_cannot_be_started_is_a_driver_that_ended(agent: Home) -> 
     assert agent.newest().exit_code == 2
 
 
+def test_a_record_that_cannot_be_written_hides_no_death(agent: Home) -> None:
+    """As on a full disk: the agent goes on, tells the end of the driver, and starts the next one."""
+    agent.client.launch(STREAM, 1)
+    agent.wait_begun()
+    (agent.runtime.driver_dir(STREAM, 1) / f".{records.RECORD}").mkdir()
+    os.kill(agent.newest().pid, signal.SIGKILL)
+    agent.wait_until(agent.has_exited, "the death is told")
+    assert agent.newest().exit_code == -signal.SIGKILL
+    assert agent.client.launch(STREAM, 2).state is DriverState.RUNNING
+
+
+def test_a_start_that_cannot_be_written_down_is_none(agent: Home) -> None:
+    """Nothing begins that a later agent could not know, and the same start works once there is room."""
+    folder = agent.runtime.driver_dir(STREAM, 1)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    with pytest.raises(AgentUnavailable, match=f"File exists.*{STREAM}#1"):
+        agent.client.launch(STREAM, 1)
+    assert agent.starts() == []
+    assert agent.client.drivers() == {}
+    folder.unlink()
+    agent.client.launch(STREAM, 1)
+    agent.wait_begun()
+
+
 def test_only_the_last_drivers_are_kept(agent: Home) -> None:
     """Folders and logs of long-gone drivers are removed, running ones and the newest twenty stay."""
     agent.client.launch(STREAM, 1)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from k2.launchers import sessions
-from k2.processes import end, family
+from k2.processes import ProcessId, end, family
 from k2.stack import records, supervisor
 from k2.stack.home import Home, write_atomically
 from k2.stack.service import Service, Unhealthy
@@ -252,6 +253,16 @@ def test_a_task_at_work_survives_the_crash_of_its_service(home: Home) -> None:
     asyncio.run(scenario())
 
 
+def test_who_got_the_pid_of_a_dead_service_is_left_alone() -> None:
+    """A pid that was used again names another process, with a session of its own."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as stranger:
+        now = ProcessId.of(stranger.pid)
+        assert now is not None
+        assert supervisor.end_idle(ProcessId(now.pid, now.start - 1)) == 0
+        assert now.alive
+        stranger.kill()
+
+
 def test_old_task_logs_are_forgotten(tmp_path: Path) -> None:
     """Files of the last days stay, and so do folders."""
     old, recent = tmp_path / "dag" / "old.log", tmp_path / "dag" / "recent.log"
@@ -265,7 +276,7 @@ def test_old_task_logs_are_forgotten(tmp_path: Path) -> None:
 
 def test_a_record_of_an_earlier_boot_is_nobody(home: Home) -> None:
     """After a reboot the same pid and start time may belong to anybody."""
-    me = supervisor.ProcessId.of(os.getpid())
+    me = ProcessId.of(os.getpid())
     assert me is not None
     records.remember(home, "one", me)
     assert records.recall(home, "one") == me
