@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from statistics import median, quantiles
 
 import yaml
 
@@ -32,6 +31,7 @@ from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.launchers import sessions
 from k2.launchers.records import alive, read_all
 from k2.launchers.spares import read_spares
+from k2.percentiles import percentile
 from k2.probes.kafka import KafkaHeads
 from k2.processes import ProcessId
 from k2.registry.files import REGISTRY
@@ -85,16 +85,13 @@ def run(rounds: int = ROUNDS) -> Report:
 
 def figures(spare: list[float], cold: list[float], bare: list[float]) -> tuple[Figure, ...]:
     """Medians and 95th percentiles, each against the same of the rival."""
-    p95 = Figure("p95 with spare", round(_p95(spare), 3), "s", RIVAL, round(_p95(bare), 3), round(_p95(spare) / _p95(bare), 3), tuple(spare))
+    ours, rival = percentile(spare, 95), percentile(bare, 95)
+    p95 = Figure("p95 with spare", round(ours, 3), "s", RIVAL, round(rival, 3), round(ours / rival, 3), tuple(spare))
     return (
         Figure.of("p50 with spare", spare, "s", rival=RIVAL, rival_samples=bare),
         p95,
         Figure.of("p50 cold", cold, "s", rival=RIVAL, rival_samples=bare),
     )
-
-
-def _p95(samples: list[float]) -> float:
-    return quantiles(samples, n=20, method="inclusive")[-1] if len(samples) > 1 else median(samples)
 
 
 def _want(wishes: dict[str, bool], runtime: Runtime) -> None:

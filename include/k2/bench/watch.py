@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median, quantiles
 
 import psutil
 import psycopg
@@ -32,6 +31,7 @@ import yaml
 from k2.bench import watched_world as world
 from k2.bench.report import Figure, Report, machine
 from k2.checkpoints.reader import read_tail
+from k2.percentiles import percentile
 from k2.registry.files import REGISTRY
 from k2.registry.platform import parse_platform
 from k2.registry.runtime import Runtime
@@ -89,24 +89,15 @@ class Watched:
 
 def figures(ours: Watched, rival: Watched, line: dict[int, Watched]) -> tuple[Figure, ...]:
     """The figures of a thousand streams against the rival's, then the line over the sizes."""
-    late = Figure(
-        "p99 lateness", round(p99(ours.late), 3), "s", RIVAL, round(p99(rival.late), 3), _ratio(p99(ours.late), p99(rival.late)), tuple(sorted(ours.late)[-20:])
-    )
+    p99, rivals = percentile(ours.late, 99), percentile(rival.late, 99)
+    late = Figure("p99 lateness", round(p99, 3), "s", RIVAL, round(rivals, 3), round(p99 / rivals, 3) if rivals else None, tuple(sorted(ours.late)[-20:]))
     return (
         Figure.of(f"cpu share of a core at {SIZE} streams", ours.cpu, "%", rival=RIVAL, rival_samples=rival.cpu),
         late,
         Figure.of(f"a death is told at {SIZE} streams", ours.told, "s"),
         *(Figure.of(f"cpu share of a core at {size} streams, line", found.cpu, "%") for size, found in sorted({**line, SIZE: ours}.items())),
-        *(Figure(f"p99 lateness at {size} streams", round(p99(found.late), 3), "s", None, None, None, ()) for size, found in sorted(line.items())),
+        *(Figure(f"p99 lateness at {size} streams", round(percentile(found.late, 99), 3), "s", None, None, None, ()) for size, found in sorted(line.items())),
     )
-
-
-def p99(samples: list[float]) -> float:
-    return quantiles(samples, n=100, method="inclusive")[-1] if len(samples) > 1 else median(samples)
-
-
-def _ratio(ours: float, rival: float) -> float | None:
-    return round(ours / rival, 3) if rival else None
 
 
 def lateness(seen: dict[str, list[datetime]], period_seconds: float) -> list[float]:

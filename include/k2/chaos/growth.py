@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from k2.percentiles import percentile
+
 LEAST_HOURS = 0.5
 """Caches, compiled code and heaps still grow to their size for longer than most runs of less."""
 WARM_UP = 0.25
@@ -70,21 +72,13 @@ def judgement(found: Slope | None, hours: float, room_mb: float) -> str:
     return "cannot be told yet"
 
 
-def quantile(values: Sequence[float], part: float) -> float:
-    """The smallest value that at least this part of them does not exceed. Raises ValueError without values."""
-    if not values:
-        raise ValueError("there is no quantile of nothing")
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
-
-
 def commits(samples: Sequence[tuple[float, float]]) -> Commits | None:
     """From (hours, seconds) pairs in their order; None for fewer than two."""
     if len(samples) < 2:
         return None
     seconds = [value for _, value in samples]
     half = len(seconds) // 2
-    return Commits(len(seconds), quantile(seconds, 0.5), quantile(seconds, 0.95), quantile(seconds[:half], 0.95), quantile(seconds[half:], 0.95))
+    return Commits(len(seconds), percentile(seconds, 50), percentile(seconds, 95), percentile(seconds[:half], 95), percentile(seconds[half:], 95))
 
 
 def restarts(before: Mapping[str, int], after: Mapping[str, int]) -> int:

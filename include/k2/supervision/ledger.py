@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from k2.percentiles import percentile
 from k2.registry.observed import Outage
 
 STEPS = ("detected", "decided", "fenced", "launched", "recovered", "caught up")
@@ -144,8 +145,8 @@ def entries(outages: Iterable[Outage], launches: Iterable[Mapping[str, Any]]) ->
 
 def summarize(stream: str, found: Sequence[Entry], observed: timedelta) -> Summary:
     """What the entries of a stream come to over the time that was observed."""
-    to_recovery = sorted(e.to_recovery for e in found if e.to_recovery is not None)
-    down = sorted(e.down for e in found if e.down is not None)
+    to_recovery = [e.to_recovery for e in found if e.to_recovery is not None]
+    down = [e.down for e in found if e.down is not None]
     verdicts: dict[str, int] = {}
     for entry in found:
         verdicts[entry.outage.verdict] = verdicts.get(entry.outage.verdict, 0) + 1
@@ -153,15 +154,10 @@ def summarize(stream: str, found: Sequence[Entry], observed: timedelta) -> Summa
         stream=stream,
         outages=len(found),
         open=sum(e.state == "open" for e in found),
-        to_recovery_p50=percentile(to_recovery, 50),
-        to_recovery_p95=percentile(to_recovery, 95),
-        down_p50=percentile(down, 50),
-        down_p95=percentile(down, 95),
+        to_recovery_p50=percentile(to_recovery, 50) if to_recovery else None,
+        to_recovery_p95=percentile(to_recovery, 95) if to_recovery else None,
+        down_p50=percentile(down, 50) if down else None,
+        down_p95=percentile(down, 95) if down else None,
         between=max(0.0, observed.total_seconds() - sum(down)) / len(found) if found else None,
         verdicts=verdicts,
     )
-
-
-def percentile(rising: Sequence[float], percent: float) -> float | None:
-    """The nearest-rank percentile of rising values: one that was really measured. None without values."""
-    return rising[max(0, math.ceil(percent / 100 * len(rising)) - 1)] if rising else None

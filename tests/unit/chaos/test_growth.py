@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2.chaos.growth import Commits, Slope, commits, judgement, quantile, restarts, slope, warm
+from k2.chaos.growth import Commits, Slope, commits, judgement, restarts, slope, warm
 
 NUMBERS = st.floats(-1000, 1000)
 
@@ -56,13 +56,6 @@ def test_warm_up_is_left_out() -> None:
     """The first quarter."""
     assert warm([(h, 0.0) for h in range(9)]) == [(h, 0.0) for h in range(2, 9)]
     assert warm([]) == []
-
-
-@given(st.lists(NUMBERS, min_size=1), st.floats(0, 1))
-def test_quantiles(values: list[float], part: float) -> None:
-    """As many values as asked for do not exceed it, and it is one of them."""
-    found = quantile(values, part)
-    assert found in values and sum(v <= found for v in values) >= part * len(values)
 
 
 def test_commits_are_compared_over_time() -> None:

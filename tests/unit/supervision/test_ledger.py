@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2.registry.observed import Outage
-from k2.supervision.ledger import STEPS, Entry, entries, percentile, summarize
+from k2.supervision.ledger import STEPS, Entry, entries, summarize
 
 STREAM = "bronze_binance"
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -99,17 +99,6 @@ def test_the_steps_add_up_and_none_is_negative(good: float, moments: list[dateti
     assert list(entry.steps) == list(STEPS)
     if entry.to_recovery is not None:
         assert 0 <= entry.to_recovery <= (entry.down or 0) + 1e-9
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0, 100))
-def test_a_percentile_is_one_of_the_values(values: list[float], percent: float) -> None:
-    """At least so many values are not above it, and it rises with the percentage."""
-    rising = sorted(values)
-    found = percentile(rising, percent)
-    assert found in rising
-    assert sum(value <= found for value in rising) >= percent / 100 * len(rising) - 1e-6
-    assert percentile(rising, 0) == rising[0] and percentile(rising, 100) == rising[-1]
 
 
 def test_a_summary_counts_and_measures() -> None:
