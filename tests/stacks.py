@@ -1,10 +1,11 @@
-"""Embedded stacks of the test run's own."""
+"""Embedded stacks of the test run's own, and the runtime of one that does not run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,14 @@ def stack_home(session: pytest.Session, name: str) -> AbstractContextManager[Pat
     """A K2_HOME whose stack is stopped at the end. It is kept if it did not start or a test failed meanwhile."""
     failed = session.testsfailed
     return temporary_home(name, keep=lambda: session.testsfailed > failed)
+
+
+def absent(home: Path, **fields: Any) -> Runtime:
+    """The runtime of a platform in `home` of which nothing answers. `fields` are set besides or in place."""
+    nowhere, url = "127.0.0.1:1", "http://127.0.0.1:1"
+    found = {"kafka": nowhere, "schema_registry": url, "postgres_host": "127.0.0.1", "postgres_port": 1, "airflow": url}
+    places = {"home": home, "tree": home, "jars": home, "agent_socket": home / "socket" / "agent.sock", "checkpoints": home / "checkpoints"}
+    return Runtime(**({"profile": "standard", "warehouse": f"file://{home}/warehouse"} | found | places | fields))
 
 
 @contextmanager

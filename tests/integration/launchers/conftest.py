@@ -30,6 +30,8 @@ from k2.registry.observed import Decision, Driver, DriverState
 from k2.registry.runtime import Runtime
 from k2.state import database, streams
 
+from ...stacks import absent
+
 STREAM = "bronze_binance"
 INCLUDE = Path(__file__).resolve().parents[3] / "include"
 
@@ -136,20 +138,7 @@ class Home:
         (folder / "spark_jobs" / "spare.py").write_text(SPARE)
         (folder / "spark_jobs" / "shadow.py").write_text(SHADOW)
         self.mode("")
-        self.runtime = Runtime(
-            profile="standard",
-            home=folder,
-            tree=folder,
-            jars=folder,
-            kafka="127.0.0.1:1",
-            schema_registry="http://127.0.0.1:1",
-            postgres_host="127.0.0.1",
-            postgres_port=1,
-            airflow="http://127.0.0.1:1",
-            agent_socket=folder / "socket" / "agent.sock",
-            warehouse=f"file://{folder}",
-            checkpoints=folder / "checkpoints",
-        )
+        self.runtime = absent(folder)
         (folder / "runtime.json").write_text(self.runtime.model_dump_json())
         self.client = AgentClient(self.runtime)
         self.process: subprocess.Popen[bytes] | None = None

@@ -20,6 +20,8 @@ from k2.stack.ports import choose
 from k2.state import database, watchers
 from k2.supervision.deadman import Step
 
+from ...stacks import absent
+
 
 @pytest.fixture(scope="module")
 def slack() -> Iterator[str]:
@@ -84,13 +86,9 @@ class Desk:
 
 
 def settings(tmp_path: Path, slack: str, **database: Any) -> Runtime:
-    fields: dict[str, Any] = {"postgres_host": "127.0.0.1", "postgres_port": 1} | database
     (tmp_path / "secrets").mkdir(exist_ok=True)
     (tmp_path / "secrets" / "postgres_control").write_text("x")
-    return Runtime(
-        profile="standard", home=tmp_path, tree=tmp_path, jars=tmp_path, kafka="-", schema_registry="-", airflow="http://127.0.0.1:1",
-        agent_socket=tmp_path / "agent.sock", warehouse="-", checkpoints=tmp_path, slack_api=slack, **fields,
-    )  # fmt: skip
+    return absent(tmp_path, slack_api=slack, **database)
 
 
 @pytest.fixture

@@ -11,25 +11,13 @@ from k2.airflow import setup
 from k2.airflow.dags import Pool
 from k2.registry.runtime import Runtime
 
+from ...stacks import absent
+
 
 def runtime(home: Path, slack_api: str | None) -> Runtime:
     (home / "secrets").mkdir(exist_ok=True)
     (home / "secrets" / "postgres_airflow").write_text("pw")
-    return Runtime(
-        profile="standard",
-        home=home,
-        tree=home,
-        jars=home,
-        kafka="127.0.0.1:1",
-        schema_registry="http://127.0.0.1:1",
-        postgres_host="127.0.0.1",
-        postgres_port=1,
-        airflow="http://127.0.0.1:1",
-        agent_socket=home / "a.sock",
-        warehouse="file:///w",
-        checkpoints=home / "c",
-        slack_api=slack_api,
-    )
+    return absent(home, slack_api=slack_api)
 
 
 @pytest.mark.parametrize("root", ["http://127.0.0.1:9", "http://127.0.0.1:9/"])

@@ -15,6 +15,8 @@ from k2.health.checks import Check, Status, unknown
 from k2.registry.observed import Checkpoint, Driver, DriverState, Head, Observation, Reading, Wanted
 from k2.registry.runtime import Runtime
 
+from ...stacks import absent
+
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
@@ -23,20 +25,7 @@ def runtime(tmp_path: Path) -> Runtime:
     (tmp_path / "run").mkdir()
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "postgres_control").write_text("nobody listens on port 1")
-    return Runtime(
-        profile="standard",
-        home=tmp_path,
-        tree=tmp_path,
-        jars=tmp_path,
-        kafka="127.0.0.1:1",
-        schema_registry="http://127.0.0.1:1",
-        postgres_host="127.0.0.1",
-        postgres_port=1,
-        airflow="http://127.0.0.1:1",
-        agent_socket=tmp_path / "agent.sock",
-        warehouse=f"file://{tmp_path}/warehouse",
-        checkpoints=tmp_path / "checkpoints",
-    )
+    return absent(tmp_path)
 
 
 def observation(*, head: Head | None = None, head_error: str | None = None) -> Observation:

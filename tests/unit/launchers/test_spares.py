@@ -12,6 +12,8 @@ from k2.launchers import spares
 from k2.launchers.spares import Spares, read_spares
 from k2.registry.runtime import Runtime
 
+from ...stacks import absent
+
 
 def test_a_spare_that_does_not_get_warm_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it waits for, the next one may not: the first is ended with its folder, and another one begins."""
@@ -20,20 +22,7 @@ def test_a_spare_that_does_not_get_warm_is_replaced(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(spares, "FAILURE_SECONDS", 0.1)
     (tmp_path / "spark_jobs").mkdir()
     (tmp_path / "spark_jobs" / "spare.py").write_text("import time; time.sleep(60)")
-    runtime = Runtime(
-        profile="standard",
-        home=tmp_path,
-        tree=tmp_path,
-        jars=tmp_path,
-        kafka="127.0.0.1:1",
-        schema_registry="http://127.0.0.1:1",
-        postgres_host="127.0.0.1",
-        postgres_port=1,
-        airflow="http://127.0.0.1:1",
-        agent_socket=tmp_path / "agent.sock",
-        warehouse=f"file://{tmp_path}",
-        checkpoints=tmp_path / "checkpoints",
-    )
+    runtime = absent(tmp_path)
 
     async def scenario() -> None:
         pool = Spares(runtime)

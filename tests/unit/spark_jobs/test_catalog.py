@@ -7,14 +7,13 @@ from catalog import fenced, jdbc_uri, scratch, settings
 from k2.registry.platform import load_platform
 from k2.registry.runtime import Runtime
 
+from ...stacks import absent
+
 
 def runtime(home: Path) -> Runtime:
     (home / "secrets").mkdir()
     (home / "secrets" / "postgres_writer").write_text("hush\n")
-    return Runtime(
-        profile="standard", home=home, tree=home, jars=home, kafka="127.0.0.1:1", schema_registry="http://127.0.0.1:1", postgres_host="127.0.0.1",
-        postgres_port=5432, airflow="http://127.0.0.1:1", agent_socket=home / "agent.sock", warehouse=f"file://{home}", checkpoints=home,
-    )  # fmt: skip
+    return absent(home)
 
 
 def options(uri: str) -> list[str]:
