@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from k2.percentiles import percentile
 
@@ -14,6 +15,8 @@ WARM_UP = 0.25
 """The first part of a run is left out of memory's slopes: every process grows at its start."""
 ERRORS = 2.0
 """A slope is told from another number when it is so many standard errors away."""
+MOST_SHARED = 0.99
+"""No more of a sample is taken for the one before it: a run of the same value would have no end of an error."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class Commits:
 
 
 def slope(samples: Sequence[tuple[float, float]]) -> Slope | None:
-    """Through (hours, value) pairs; None for fewer than three, or all at one time.
+    """Through (hours, value) pairs in their order; None for fewer than three, or all at one time.
 
-    The error takes the samples for independent of each other. Memory is not: told errors are rather too small.
+    Memory now is mostly memory half a minute ago, so the error is that of as many samples as are independent of each other,
+    by the first-order autocorrelation of what the line leaves over.
     """
     n = len(samples)
     if n < 3:
@@ -48,8 +52,11 @@ def slope(samples: Sequence[tuple[float, float]]) -> Slope | None:
     if spread == 0:
         return None
     rise = sum((x - mean_x) * (y - mean_y) for x, y in samples) / spread
-    rest = sum((y - mean_y - rise * (x - mean_x)) ** 2 for x, y in samples)
-    return Slope(rise, math.sqrt(rest / (n - 2) / spread))
+    left = [y - mean_y - rise * (x - mean_x) for x, y in samples]
+    rest = sum(e**2 for e in left)
+    shared = sum(a * b for a, b in pairwise(left)) / rest if rest else 0.0
+    shared = min(max(shared, 0.0), MOST_SHARED)
+    return Slope(rise, math.sqrt(rest / (n - 2) / spread * (1 + shared) / (1 - shared)))
 
 
 def warm(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
