@@ -48,7 +48,7 @@ def watch(runtime: Runtime, http: httpx.Client, connection: psycopg.Connection[d
     checkpoint = tail(runtime.checkpoint(name))
     row = connection.execute("SELECT metadata_location FROM iceberg_tables WHERE table_name = %s", (runtime.platform.streams[name].reads,)).fetchone()
     assert row is not None
-    branch = iceberg.main_branch(json.loads(Path(urlparse(str(row["metadata_location"])).path).read_text()))
+    branch = iceberg.main_branch(Path(urlparse(str(row["metadata_location"])).path).read_bytes())
     head = iceberg.head(branch, checkpoint.committed, at)
     said = Reading(at, status) if status else Reading[QueryStatus](at, error="no driver runs")
     seen = Observation(name, at, Reading(asked, wanted), Reading(asked, driver), said, Reading(at, checkpoint), Reading(at, head))

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from pydantic_core import from_json
+import msgspec
 
 from k2.registry.history import NO_SNAPSHOT
 from k2.registry.observed import Head
@@ -41,7 +41,7 @@ class TableHeads:
         kept = self._seen.get(table)
         if kept is None or kept[0] != metadata_location:
             known = {snapshot.id: snapshot for snapshot in kept[1]} if kept else {}
-            kept = self._seen[table] = metadata_location, main_branch(from_json(local_file(metadata_location).read_bytes()), known)
+            kept = self._seen[table] = metadata_location, main_branch(local_file(metadata_location).read_bytes(), known)
         return kept[1]
 
 
@@ -53,30 +53,57 @@ def local_file(location: str) -> Path:
     return Path(unquote(parts.path))
 
 
-def main_branch(metadata: Mapping[str, Any], known: Mapping[int, Snapshot] = MappingProxyType({})) -> list[Snapshot]:
-    """The retained snapshots of main, newest first; empty for a table without rows. A snapshot never changes: `known` ones are taken over."""
-    by_id = {s["snapshot-id"]: s for s in metadata.get("snapshots", [])}
+def main_branch(metadata: bytes, known: Mapping[int, Snapshot] = MappingProxyType({})) -> list[Snapshot]:
+    """The retained snapshots of main, newest first; empty for a table without rows. A snapshot never changes: `known` ones are taken over.
+
+    `metadata` is the JSON of a metadata file. Raises ValueError when it is none.
+    """
+    try:
+        table = _TABLE.decode(metadata)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"the table's metadata cannot be read: {error}") from error
+    by_id = {raw.snapshot_id: raw for raw in table.snapshots}
     found = []
-    current = metadata.get("current-snapshot-id")
-    while current in by_id:
-        raw = by_id.pop(current)
-        if current in known:
-            found.append(known[current])
-            current = raw.get("parent-snapshot-id")
-            continue
-        summary = raw.get("summary", {})
-        found.append(
-            Snapshot(
-                id=raw["snapshot-id"],
-                at=datetime.fromtimestamp(raw["timestamp-ms"] / 1000, UTC),
-                appends=summary.get("operation") == "append",
-                rows=int(summary.get("added-records", 0)),
-                files=int(summary.get("added-data-files", 0)),
-                total=int(summary.get("total-records", 0)),
-            )
-        )
-        current = raw.get("parent-snapshot-id")
+    current = table.current_snapshot_id
+    while current is not None and (raw := by_id.pop(current, None)) is not None:
+        found.append(known.get(current) or _snapshot(raw))
+        current = raw.parent_snapshot_id
     return found
+
+
+class _Summary(msgspec.Struct, rename="kebab"):
+    operation: str = ""
+    added_records: str = "0"
+    added_data_files: str = "0"
+    total_records: str = "0"
+
+
+class _Snapshot(msgspec.Struct, rename="kebab"):
+    snapshot_id: int
+    timestamp_ms: int
+    parent_snapshot_id: int | None = None
+    summary: _Summary = msgspec.field(default_factory=_Summary)
+
+
+class _Table(msgspec.Struct, rename="kebab"):
+    """What is read of a table's metadata; the rest, most of it, is passed over."""
+
+    current_snapshot_id: int | None = None
+    snapshots: list[_Snapshot] = []
+
+
+_TABLE = msgspec.json.Decoder(_Table)
+
+
+def _snapshot(raw: _Snapshot) -> Snapshot:
+    return Snapshot(
+        id=raw.snapshot_id,
+        at=datetime.fromtimestamp(raw.timestamp_ms / 1000, UTC),
+        appends=raw.summary.operation == "append",
+        rows=int(raw.summary.added_records),
+        files=int(raw.summary.added_data_files),
+        total=int(raw.summary.total_records),
+    )
 
 
 def head(branch: list[Snapshot], committed: Mapping[str, Any] | None, now: datetime) -> Head:

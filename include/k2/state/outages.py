@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -13,10 +12,9 @@ from k2.state.database import Connection
 _COLUMNS = "id, stream, verdict, because, fence, good_at, detected_at, recovered_at, recovered_by, recovered_fence, caught_up_at, over_at, outcome"  # of Outage
 
 
-def followed(connection: Connection, streams: Collection[str]) -> dict[str, Outage]:
+def followed(connection: Connection) -> dict[str, Outage]:
     """The outage of each stream that is not over, by stream."""
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM k2.outages WHERE over_at IS NULL AND stream = ANY(%s)", (list(streams),)).fetchall()
-    return {row["stream"]: Outage(**row) for row in rows}
+    return {row["stream"]: Outage(**row) for row in connection.execute(f"SELECT {_COLUMNS} FROM k2.outages WHERE over_at IS NULL")}
 
 
 def begin(connection: Connection, outage: Outage) -> None:

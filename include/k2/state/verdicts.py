@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,7 +39,10 @@ def _observation(document: object) -> Observation | None:
 
 
 def record(connection: Connection, verdicts: Iterable[tuple[Decision, bytes]], at: datetime) -> None:
-    """Each decision with its observation as JSON. A verdict that stands keeps the moment since when it has."""
+    """Each decision with its observation as JSON. A verdict that stands keeps the moment since when it has.
+
+    The observations are sent in binary form: as an array's text, each of their quotes would have to be escaped.
+    """
     rows = list(verdicts)
     if not rows:
         return
@@ -47,7 +50,7 @@ def record(connection: Connection, verdicts: Iterable[tuple[Decision, bytes]], a
         """
         INSERT INTO k2.verdicts (stream, verdict, because, since, seen_at, observation, dependency)
         SELECT stream, verdict, because, %(at)s, %(at)s, observation::jsonb, dependency
-        FROM unnest(%(streams)s::text[], %(verdicts)s::text[], %(because)s::text[], %(observations)s::text[], %(dependencies)s::text[])
+        FROM unnest(%(streams)s::text[], %(verdicts)s::text[], %(because)s::text[], %(observations)b::text[], %(dependencies)s::text[])
             AS f (stream, verdict, because, observation, dependency)
         ON CONFLICT (stream) DO UPDATE SET
             dependency = CASE WHEN excluded.verdict IN ('UNKNOWN', 'WAITING_DEPENDENCY') THEN coalesce(excluded.dependency, k2.verdicts.dependency)
@@ -66,19 +69,19 @@ def record(connection: Connection, verdicts: Iterable[tuple[Decision, bytes]], a
     )
 
 
-def waiting_for(connection: Connection, names: Collection[str]) -> dict[str, dict[str, str]]:
+def waiting_for(connection: Connection, names: Container[str]) -> dict[str, dict[str, str]]:
     """Which of these streams wait for which dependency: {dependency: {stream: because}}. One that cannot be known goes on waiting."""
     found: dict[str, dict[str, str]] = {}
-    waiting = "SELECT stream, dependency, because FROM k2.verdicts WHERE dependency IS NOT NULL AND stream = ANY(%s) ORDER BY stream"
-    for row in connection.execute(waiting, (list(names),)):
-        found.setdefault(row["dependency"], {})[row["stream"]] = row["because"]
+    for row in connection.execute("SELECT stream, dependency, because FROM k2.verdicts WHERE dependency IS NOT NULL ORDER BY stream"):
+        if row["stream"] in names:
+            found.setdefault(row["dependency"], {})[row["stream"]] = row["because"]
     return found
 
 
-def unknown_since(connection: Connection, names: Collection[str], moment: datetime) -> dict[str, str]:
+def unknown_since(connection: Connection, names: Container[str], moment: datetime) -> dict[str, str]:
     """Of these streams, those of which nothing has been known since before that moment, each with why."""
-    unknown = "SELECT stream, because FROM k2.verdicts WHERE verdict = 'UNKNOWN' AND since <= %s AND stream = ANY(%s) ORDER BY stream"
-    return {row["stream"]: row["because"] for row in connection.execute(unknown, (moment, list(names)))}
+    unknown = "SELECT stream, because FROM k2.verdicts WHERE verdict = 'UNKNOWN' AND since <= %s ORDER BY stream"
+    return {row["stream"]: row["because"] for row in connection.execute(unknown, (moment,)) if row["stream"] in names}
 
 
 def dead_since(connection: Connection) -> dict[str, datetime]:

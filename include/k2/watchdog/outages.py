@@ -22,7 +22,7 @@ def record(connection: Connection, runtime: Runtime, looks: Iterable[Look], now:
     A look that shows no trouble where there was none costs its share of one query.
     """
     known = {look.decision.stream: look for look in looks}
-    followed = outages.followed(connection, known)
+    followed = outages.followed(connection)
     for stream, look in known.items():
         change = follow(followed.get(stream), look.observation, look.decision, runtime.platform.streams[stream], now)
         if change.followed is not None:

@@ -51,8 +51,7 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
     known: dict[str, tuple[str, int, int]] = {}
     with connection.transaction():
         outages.record(connection, runtime, looks, now)
-        keys = [key for found in looks for key in (incidents.stream_key(found.decision.stream), incidents.held_key(found.decision.stream))]
-        troubled = incidents.open_keys(connection, keys)
+        troubled = incidents.open_keys(connection)
         for found in looks:
             observation, decision = found.observation, found.decision
             wanted, driver = observation.wanted.value, observation.driver.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -45,5 +44,5 @@ def test_a_checkpoint_of_the_world_is_read_as_a_real_one(tmp_path: Path) -> None
 
 def test_metadata_of_the_world_is_a_branch_of_a_hundred(tmp_path: Path) -> None:
     """Newest first, linked by parents."""
-    branch = main_branch(json.loads(watched_world.metadata(250)))
+    branch = main_branch(watched_world.metadata(250).encode())
     assert [branch[0].id, branch[-1].id, len(branch)] == [250, 151, 100]

@@ -23,8 +23,9 @@ def raw(number: int, parent: int | None, operation: str = "append", rows: int = 
     return {"snapshot-id": number, "timestamp-ms": milliseconds, "summary": summary} | ({} if parent is None else {"parent-snapshot-id": parent})
 
 
-def metadata(*snapshots: dict[str, Any], current: int | None = None) -> dict[str, Any]:
-    return {"current-snapshot-id": snapshots[-1]["snapshot-id"] if current is None else current, "snapshots": list(snapshots)}
+def metadata(*snapshots: dict[str, Any], current: int | None = None) -> bytes:
+    newest = snapshots[-1]["snapshot-id"] if current is None else current
+    return json.dumps({"format-version": 2, "current-snapshot-id": newest, "snapshots": snapshots}).encode()
 
 
 CHAIN = main_branch(metadata(raw(1, None), raw(2, 1, rows=20), raw(3, 2, "replace", rows=30, files=1), raw(4, 3, rows=40, files=3)))
@@ -68,9 +69,16 @@ def test_an_expired_position_has_an_unknown_lag() -> None:
 
 def test_an_empty_table_is_caught_up() -> None:
     """A table without a snapshot has nothing to read."""
-    for empty in ({"snapshots": []}, {"current-snapshot-id": -1}, {"current-snapshot-id": None, "snapshots": []}):
-        found = head(main_branch(empty), None, NOW)
+    for empty in ('{"snapshots": []}', '{"current-snapshot-id": -1}', '{"current-snapshot-id": null, "snapshots": []}'):
+        found = head(main_branch(empty.encode()), None, NOW)
         assert (found.position, found.lag_rows, found.lag_seconds) == ({"snapshot_id": -1, "position": 0}, 0, 0.0)
+
+
+@pytest.mark.parametrize("broken", ["", "{", '{"snapshots": 7}', '{"current-snapshot-id": 1, "snapshots": [{"snapshot-id": 1}]}'])
+def test_what_is_no_metadata_is_refused(broken: str) -> None:
+    """A file that was cut off, or that means something else, makes the lag unknown."""
+    with pytest.raises(ValueError, match="the table's metadata cannot be read: "):
+        main_branch(broken.encode())
 
 
 def test_only_the_main_branch_counts() -> None:
@@ -82,8 +90,8 @@ def test_only_the_main_branch_counts() -> None:
 def test_a_metadata_file_is_read_once(tmp_path: Path) -> None:
     """The same location is not opened again; a new one is."""
     first, second = tmp_path / "00001 a.metadata.json", tmp_path / "00002.metadata.json"
-    first.write_text(json.dumps(metadata(raw(1, None))))
-    second.write_text(json.dumps(metadata(raw(1, None), raw(2, 1))))
+    first.write_bytes(metadata(raw(1, None)))
+    second.write_bytes(metadata(raw(1, None), raw(2, 1)))
     heads = TableHeads()
     kept = heads.branch("t", f"file://{str(first).replace(' ', '%20')}")
     first.unlink()
