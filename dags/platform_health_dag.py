@@ -2,7 +2,7 @@
 # platform_health
 
 ## What it does
-Reads the platform and judges it against the runbook's green, yellow and red (`thresholds` in platform.yaml): memory of each
+Reads the platform and judges it against the green, yellow and red of `thresholds` in platform.yaml: memory of each
 driver and process against its budget, lag of each stream in rows and seconds, dead-lettered rows as a share of all rows per
 exchange over 24 h, size of each checkpoint, duration of the last batch against the trigger, age of the newest rows per
 table, disk. Each check has a value, its limits, a status and what to do. What cannot be read is *unknown*, never green.
@@ -38,7 +38,7 @@ from k2.airflow.operators import Report
 with platform_dag(
     "platform_health",
     runbook=__doc__,
-    description="Judges memory, lag, DLQ rate, checkpoints, batches, freshness and disk against the runbook; red pages",
+    description="Judges memory, lag, DLQ rate, checkpoints, batches, freshness and disk against the thresholds; red pages",
     tags={Tag.HEALTH, Tag.READS},
     schedule=CronTriggerTimetable("30 6 * * *", timezone="UTC"),
     dagrun_timeout=timedelta(hours=1),

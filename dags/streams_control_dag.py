@@ -15,9 +15,10 @@ wanted. It touches no driver itself.
   agent, runs its first batch on a copy of the checkpoint and writes it nowhere. If Spark accepts that, the driver drains and
   its successor goes on from the same checkpoint under the next fence. If not, the driver is not touched, and `prove` fails
   with Spark's own reason. Loses and doubles nothing.
-* **adopt** starts a stream that is held with the verdict REWIND: its checkpoint is another one than before, or ends before
-  a batch that was committed. Batches that are committed again are in the tables **twice**; records that the checkpoint has
-  already passed are **never read**.
+* **adopt** starts a stream that is held with the verdict REWIND. Its checkpoint is another one, or ends before a committed
+  batch: it goes on from that; batches that are committed again are in the tables **twice**, records that the checkpoint has
+  already passed are **never read**. Kafka no longer holds records: they are **skipped for ever**. The topic was made anew, or
+  the snapshot is gone: the checkpoint is moved aside and the stream begins anew; rows can be in the tables **twice, or missing**.
 * **skip-poison** starts a stream that is held with the verdict POISONED: exactly the records that the verdict names go to
   `silver_dlq_trades` as `poison_skipped`, all others are processed as ever. It refuses a stream that is not held so, and every
   Bronze stream. Silver does **not have** those records.

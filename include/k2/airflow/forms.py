@@ -36,7 +36,7 @@ ACTIONS = {
     "stop": "stop: finish the batch in flight, then end",
     "restart": "restart: stop, then start, on the same checkpoint",
     "upgrade": "upgrade: try the code and configuration of now on a copy of its checkpoint, then restart",
-    "adopt": "adopt: start one that is held as REWIND, from its checkpoint as that is now (needs an approval)",
+    "adopt": "adopt: start one that is held as REWIND, although its place is not the one that it had (needs an approval)",
     "skip-poison": "skip-poison: send the records that a POISONED stream fails at to the dead-letter table, and start it (needs an approval)",
 }
 
@@ -46,7 +46,7 @@ def action_choice() -> Param:
         "restart",
         title="Action",
         description="start, stop, restart and upgrade lose and double nothing. Stopping a layer or all streams, adopt and skip-poison wait for an approval. "
-        "adopt: what the stream commits again is in its tables twice.",
+        "adopt: by the reason why the stream is held, rows can be in its tables twice, or missing.",
         type="string",
         enum=list(ACTIONS),
         values_display=ACTIONS,

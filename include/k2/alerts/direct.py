@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from k2.alerts import slack
@@ -35,9 +36,14 @@ def slack_access(runtime: Runtime) -> Access | None:
     """None without a stand-in and without a token."""
     if runtime.slack_api is not None:
         return Access(STAND_IN_TOKEN, f"{runtime.slack_api.rstrip('/')}/api/")
-    file = runtime.secrets / "slack_token"
-    token = file.read_text().strip() if file.is_file() else ""
+    token = slack_token(runtime.secrets)
     return Access(token, None) if token else None
+
+
+def slack_token(secrets: Path) -> str:
+    """Of Slack itself; empty where there is none."""
+    file = secrets / "slack_token"
+    return file.read_text().strip() if file.is_file() else ""
 
 
 def show(runtime: Runtime, incident: dict[str, Any], what: Due, *, loud: frozenset[Due]) -> slack.Place:

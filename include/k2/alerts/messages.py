@@ -57,7 +57,7 @@ def opened(incident: dict[str, Any], routes: Routes, airflow: str) -> Message:
         blocks=[
             _header(f"{SIGNS[incident['severity']]} {incident['title']}"),
             _fields(Since=_clock(incident["opened_at"]), Concerns=subject(incident["key"]), Urgency=WHAT_TO_EXPECT[incident["severity"]]),
-            _section("\n".join(filter(None, (incident["detail"], _advice(incident))))),
+            _section("\n".join(filter(None, (incident["detail"], advice(incident))))),
             *_evidence(incident),
             _button(airflow, incident["key"]),
             _footer(incident),
@@ -138,7 +138,7 @@ def subject(key: str) -> str:
     return parts[1] if len(parts) > 1 else key
 
 
-def _advice(incident: dict[str, Any]) -> str:
+def advice(incident: dict[str, Any]) -> str:
     """What to do about an incident of this kind, unless its detail says so already."""
     return "" if CAPTIONS[0] in incident["detail"] else ADVICE.get(_kind(incident["key"]), "")
 

@@ -17,7 +17,7 @@ class Market:
 
     def __init__(self, runtime: Runtime) -> None:
         if runtime.exchange_simulator is None:
-            raise K2Error("the platform's feeds use the real exchanges, which cannot be paused: run ./k2 down first")
+            raise K2Error("the platform's feeds use the real exchanges, which cannot be paused: set K2_HOME to another folder")
         self._client = httpx.Client(base_url=runtime.exchange_simulator, timeout=TIMEOUT_SECONDS, trust_env=False)
 
     def pause(self) -> None:

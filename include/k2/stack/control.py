@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from k2.alerts.direct import slack_token
 from k2.processes import ProcessId, end
 from k2.registry.platform import ConfigError, Platform, load_platform
 from k2.registry.runtime import Replay, Runtime
@@ -32,6 +33,8 @@ START_SECONDS = 300
 SUPERVISOR_SECONDS = 20
 STOP_SECONDS = 180
 GIVE_UP_AFTER_FAILURES = 3
+STANDARD = "standard"
+"""The profile of a home in which no other one was asked for."""
 READY = (Phase.HEALTHY, Phase.DONE)
 
 
@@ -48,22 +51,26 @@ class DownReport:
 
 def up(
     home: Path | None = None,
-    profile: str = "standard",
+    profile: str | None = None,
     services: Sequence[str] | None = None,
     *,
-    real_exchanges: bool = False,
+    real_exchanges: bool | None = None,
     replay: Replay | None = None,
     proxied: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Runtime:
     """Start the platform, or only the named services and what they need, and wait until all of them are healthy.
 
-    The streams in `proxied` reach Kafka through a proxy that can cut them off.
+    The streams in `proxied` reach Kafka through a proxy that can cut them off. What is None is as it was the last time in this
+    home; the first time it is the standard profile and the exchange simulator.
 
     Safe to repeat: what runs already is left alone. Raises K2Error or ConfigError with what is wrong and the fix.
     """
     progress = progress or Silent()
     here = Home.at(home)
+    last = here.runtime()
+    profile = profile or (last.profile if last else STANDARD)
+    real_exchanges = _source(here, last, real_exchanges)
     preflight.check_machine()
     platform = load_platform(profile)
     java_home = find_java(progress)
@@ -73,7 +80,7 @@ def up(
         running = records.living(here)
         supervised = _is_supervised(here)
         if running or supervised:
-            runtime = _same_platform(here, profile, real_exchanges, replay)
+            runtime = _same_platform(here, profile, replay)
         else:
             runtime = _lay_out(here, platform, profile, real_exchanges, replay, proxied, java_home, progress)
         chosen = read_json(here.ports_file) or {}
@@ -94,6 +101,17 @@ def up(
     return runtime
 
 
+def _source(home: Home, last: Runtime | None, real_exchanges: bool | None) -> bool:
+    """Whether the trades are those of the real exchanges, as ever in this home. Raises K2Error when they are not to be any more."""
+    if last is None:
+        return bool(real_exchanges)
+    before = last.exchange_simulator is None
+    if real_exchanges not in (None, before):
+        kinds = ("real", "generated") if before else ("generated", "real")
+        raise K2Error(f"the tables of {home.path} hold {kinds[0]} trades, and {kinds[1]} ones would come among them: set K2_HOME to another folder")
+    return before
+
+
 def _is_supervised(home: Home) -> bool:
     with home.locked("lock", wait=False) as free:
         return not free
@@ -109,7 +127,7 @@ def _tell_supervisor(home: Home) -> None:
     supervisor.send(signal.SIGHUP)
 
 
-def _same_platform(home: Home, profile: str, real_exchanges: bool, replay: Replay | None) -> Runtime:
+def _same_platform(home: Home, profile: str, replay: Replay | None) -> Runtime:
     """The runtime of the platform that runs in this home, if it is the one that is asked for."""
     runtime = home.runtime()
     if runtime is None:
@@ -118,8 +136,6 @@ def _same_platform(home: Home, profile: str, real_exchanges: bool, replay: Repla
         raise K2Error(f"the platform of {home.path} was started from {runtime.tree}: stop it with {runtime.tree}/k2 down, or set K2_HOME to another folder")
     if runtime.profile != profile:
         raise K2Error(f"the platform runs with profile {runtime.profile}: run ./k2 down first, or ./k2 up --profile {runtime.profile}")
-    if real_exchanges != (runtime.exchange_simulator is None):
-        raise K2Error(f"the platform's feeds use the {'exchange simulator' if real_exchanges else 'real exchanges'}: run ./k2 down first")
     if replay is not None and replay != runtime.replay:
         raise K2Error("the platform's exchange simulator does not play these recordings: run ./k2 down first")
     return runtime
@@ -170,7 +186,7 @@ def _lay_out(
         exchange_simulator=None if real_exchanges else f"http://127.0.0.1:{chosen['exchange_simulator_control']}",
         feed_symbols=_recorded_symbols(replay),
         replay=replay,
-        slack_api=f"http://127.0.0.1:{chosen['slack_simulator']}",
+        slack_api=None if slack_token(home.secrets) else f"http://127.0.0.1:{chosen['slack_simulator']}",
     )
     for folder in (home.data / "warehouse", home.data / "checkpoints", runtime.schemas):
         folder.mkdir(exist_ok=True)

@@ -38,12 +38,6 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
         kafka.service(home, runtime, java_home, dict(ports)),
         schema_registry.service(home, runtime, java_home, dict(ports)),
         Service(
-            name="slack_simulator",
-            argv=(*python, "k2.alerts.slack_simulator", "--port", str(ports["slack_simulator"])),
-            healthy=tcp(ports["slack_simulator"]),
-            ports=(ports["slack_simulator"],),
-        ),
-        Service(
             name="host_agent",
             argv=(*python, "k2.launchers.agent"),
             healthy=unix_socket(runtime.agent_socket),
@@ -58,6 +52,15 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
         ),
         *airflow.services(home, runtime),
     ]
+    if runtime.slack_api:
+        found.append(
+            Service(
+                name="slack_simulator",
+                argv=(*python, "k2.alerts.slack_simulator", "--port", str(ports["slack_simulator"])),
+                healthy=tcp(ports["slack_simulator"]),
+                ports=(ports["slack_simulator"],),
+            )
+        )
     feed_needs = ["kafka", "schema_registry"]
     if runtime.exchange_simulator:
         feed_needs.append("exchange_simulator")

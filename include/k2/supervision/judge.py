@@ -92,7 +92,7 @@ def _dead(conclude: Conclude, observation: Observation, wanted: Wanted, driver: 
     kind = newest.kind if newest else FailureClass.INFRASTRUCTURE
     death = partial(conclude, Verdict.DEAD, detected_at=now)
     if kind is FailureClass.CONFIG:
-        return death(Action.WAIT, f"{how}: starting again cannot help, correct it and ask for a start")
+        return death(Action.NONE, f"{how}: starting again cannot help, correct it and ask for a start")
     if kind is FailureClass.INCOMPATIBLE:
         because = f"{how}: starting again cannot help, and could lose data; it is held until somebody asks for a start"
         return conclude(Verdict.INCOMPATIBLE, Action.NONE, because, detected_at=now)

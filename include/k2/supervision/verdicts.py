@@ -19,6 +19,9 @@ CALM = HEALTHY | {Verdict.STOPPED}
 STANDS = timedelta(seconds=12)
 """A hang is acted on when another reading, each ten seconds, has found it too: a clock that is set forward makes everything look old once."""
 
+OUTDATED = timedelta(seconds=150)
+"""A verdict that nobody has confirmed for so long says nothing of now: the clock alone makes a look each minute."""
+
 
 def in_trouble(decision: Decision) -> bool:
     """Whether people are to be told: of a hang once it has stood, or at once where its restart is put off for longer than that."""

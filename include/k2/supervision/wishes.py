@@ -131,8 +131,10 @@ def consequences(wish: Wish, platform: Platform) -> str:
             "Silver never has them unless somebody decodes them later; no other record is lost or doubled."
         )
     return (
-        "The stream goes on from its checkpoint as that is now. If that ends before batches that were committed, their records are written once more: "
-        "they are in its tables twice. If it is another checkpoint that stands further, the records in between are never read."
+        "That depends on why the stream is held. **Its checkpoint is another one, or ends before a committed batch:** it goes on from the one that is there; "
+        "what it commits again is in its tables twice, and what that checkpoint has already passed is never read. **Kafka no longer holds records:** they "
+        "are skipped for ever, and no others. **The topic was made anew, or the snapshot is gone:** the checkpoint is moved aside, and the stream begins at "
+        "the oldest that its source holds; rows can be in its tables twice, or missing."
     )
 
 

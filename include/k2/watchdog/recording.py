@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from k2.registry.observed import Checkpoint, Decision, Driver, DriverState, ExitCode, Observation, Reading, Verdict, Wanted
+from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, ExitCode, Observation, Reading, Verdict, Wanted
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
 from k2.state import incidents, streams, verdicts
@@ -34,6 +34,8 @@ WHAT_TO_DO = {
     Verdict.HEAD_MISMATCH: "What to do: look at the source: a topic that was made anew, or records that no reader sees. A restart would not help.",
 }
 """Of verdicts whose troubles do not end by a restart."""
+CORRECT_IT = "What to do: correct what it names, then streams_control with action start. It is not started again by itself."
+"""Of a death by a wrong setting, which every start would repeat."""
 BLIND_KEY = "watchers:judgement"
 BLIND_FOR = timedelta(minutes=2)
 BLIND_ADVICE = "What to do: ./k2 status shows which process is down, ./k2 explain STREAM what cannot be read. The streams go on, but none is restarted."
@@ -147,7 +149,7 @@ def _record_incident(connection: Connection, platform: Platform, decision: Decis
     elif in_trouble(decision):
         if not incidents.is_open(connection, held) and not _has_the_cause_of_bronze(connection, platform, decision):
             severity, what = TOLD.get(decision.verdict, ("page", "hangs"))
-            detail = "\n".join(filter(None, (f"{decision.verdict}: {decision.because}", WHAT_TO_DO.get(decision.verdict))))
+            detail = "\n".join(filter(None, (f"{decision.verdict}: {decision.because}", _what_to_do(decision))))
             incidents.open_incident(connection, key, severity, f"Stream {decision.stream} {what}", detail)
             for reader in (name for name in platform.streams if decision.verdict is Verdict.DEAD and platform.feeder_of(name) == decision.stream):
                 incidents.withdraw(connection, incidents.stream_key(reader), ONE_CAUSE)  # of one cause, and its reader was seen first
@@ -155,6 +157,13 @@ def _record_incident(connection: Connection, platform: Platform, decision: Decis
         how = "it was stopped on request" if decision.verdict is Verdict.STOPPED else f"fence {decision.fence}: {decision.because}"
         for opened in troubled.intersection((key, held)):
             incidents.resolve_incident(connection, opened, how)
+
+
+def _what_to_do(decision: Decision) -> str | None:
+    """Where the advice for troubles that end by a restart would be wrong."""
+    if decision.verdict is Verdict.DEAD and decision.action is Action.NONE:
+        return CORRECT_IT
+    return WHAT_TO_DO.get(decision.verdict)
 
 
 def _has_the_cause_of_bronze(connection: Connection, platform: Platform, decision: Decision) -> bool:

@@ -16,12 +16,10 @@ from k2.state import audit, certificates, database, incidents, verdicts, watcher
 from k2.state.database import Connection
 from k2.supervision import explain
 from k2.supervision.ledger import Entry, Summary
-from k2.supervision.verdicts import HEALTHY
+from k2.supervision.verdicts import HEALTHY, OUTDATED
 
 ANSWER_MS = 2000
 """A page would rather say that it cannot know than keep a person waiting."""
-OUTDATED = timedelta(seconds=150)
-"""A verdict that nobody has confirmed for so long says nothing of now: the clock alone makes a look each minute."""
 WATCHERS = {"poll": timedelta(seconds=15), "watchdog": OUTDATED}
 """The watchers that there must be, and how long each may be silent."""
 PLANNED = frozenset({Verdict.STOPPED, Verdict.STOPPING, Verdict.STARTING})

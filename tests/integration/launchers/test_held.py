@@ -118,8 +118,10 @@ def test_a_driver_with_a_mistake_in_its_configuration_is_left_down(watched: Watc
     os.kill(json.loads((exit_file.parent / "record.json").read_text())["pid"], signal.SIGKILL)
     watched.home.start_agent()
     found = watched.look()[STREAM]
-    assert (found.verdict, found.action, found.not_before) == (Verdict.DEAD, Action.WAIT, None)
-    assert "no such table" in watched.incidents()[0]["detail"] and watched.watch() == {}
+    assert (found.verdict, found.action) == (Verdict.DEAD, Action.NONE)
+    detail = watched.incidents()[0]["detail"]
+    assert "no such table" in detail and "What to do: correct what it names" in detail
+    assert watched.watch() == {}
     watched.want("running")
     assert watched.watch()[STREAM].fence == 2
 

@@ -139,6 +139,17 @@ def test_up_from_another_tree_is_refused(home: Home, tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+def test_up_goes_on_as_the_last_time(home: Home) -> None:
+    """Profile and source of the trades are those of the first start; a token makes the next start tell Slack itself."""
+    first = control.up(home.path, profile="demo", services=SMALL, real_exchanges=True)
+    assert first.slack_api is not None
+    control.down(home.path)
+    (home.secrets / "slack_token").write_text("xoxb-real")
+    again = control.up(home.path, services=SMALL)
+    assert (again.profile, again.exchange_simulator, again.feed_urls, again.slack_api) == ("demo", None, {}, None)
+    assert control.up(home.path, services=SMALL) == again
+
+
 def test_a_service_that_cannot_start_is_named(home: Home) -> None:
     """Broken data: `up` ends with the service, its last words and where to read on, and the rest can be stopped."""
     control.up(home.path, services=SMALL)

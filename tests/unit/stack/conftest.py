@@ -22,4 +22,4 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def runtime(home: Home) -> Runtime:
     home.secret("postgres_airflow")
-    return absent(home.path, profile="demo", tree=Path("/srv/k2"), exchange_simulator="http://127.0.0.1:8091")
+    return absent(home.path, profile="demo", tree=Path("/srv/k2"), exchange_simulator="http://127.0.0.1:8091", slack_api="http://127.0.0.1:8092")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from k2.stack.commands import logs
 from k2.stack.commands.status import render
 from k2.stack.errors import K2Error
 from k2.stack.home import Home
-from k2.stack.status import PlatformStatus, ServiceStatus, read_status
+from k2.stack.status import PlatformStatus, ServiceStatus, StreamStatus, read_status
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -38,6 +39,22 @@ def test_a_mistake_in_the_registry_is_exit_2_without_a_traceback(tmp_path: Path,
     said = capsys.readouterr().err
     assert "platform.yaml: catalogue: unknown key: did you mean 'catalog'?" in said
     assert "Traceback" not in said
+
+
+def test_a_decoder_that_is_not_written_yet_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its stream would end with 78 at each start."""
+    from k2.registry.files import REGISTRY
+    from k2.registry.platform import load_platform
+
+    file = tmp_path / "platform.yaml"
+    file.write_text(REGISTRY.read_text().replace("decoder: kraken", "decoder: coinbase"))
+    monkeypatch.setenv("K2_PLATFORM", str(file))
+    load_platform.cache_clear()
+    try:
+        assert cli.main(["config"]) == 2
+    finally:
+        load_platform.cache_clear()
+    assert "exchanges.kraken.decoder: spark_jobs/decoders/coinbase.py does not exist" in capsys.readouterr().err
 
 
 def test_status_of_nothing_says_how_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +90,37 @@ def test_a_process_over_its_budget_stands_out(tmp_path: Path) -> None:
     assert "\x1b[31m901 of 900" in shown(901)
     assert "899 of 900" in shown(899)
     assert "\x1b[31m899" not in shown(899)
+
+
+def test_an_old_verdict_is_shown_with_its_age(tmp_path: Path) -> None:
+    """Whoever reads it while nobody looks at the streams must not take it for what is."""
+    from rich.console import Console
+
+    def shown(seconds: float) -> str:
+        seen_at = datetime.now(UTC) - timedelta(seconds=seconds)
+        stream = StreamStatus("bronze_kraken", "IDLE", seen_at, seen_at, "", 7, None, 500.0, 1300)
+        console = Console(width=160, record=True, file=(tmp_path / "out").open("w"))
+        console.print(render(PlatformStatus(home=tmp_path, running=True, supervised=True, streams=[stream])))
+        return console.export_text()
+
+    assert "IDLE 10 min ago" in shown(600)
+    assert " ago" not in shown(100)
+
+
+def test_open_incidents_come_with_what_to_do(tmp_path: Path) -> None:
+    """As in the channel: the advice of their kind, unless their detail has one."""
+    from rich.console import Console
+
+    incident = {
+        "key": "held:silver_kraken",
+        "severity": "page",
+        "title": "Stream silver_kraken lost its place",
+        "opened_at": datetime.now(UTC),
+        "detail": "REWIND",
+    }
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    console.print(render(PlatformStatus(home=tmp_path, running=True, supervised=True, incidents=[incident])))
+    assert "What to do: decide." in console.export_text()
 
 
 def test_the_newest_driver_log_of_a_stream_is_found(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_real_exchanges_need_no_simulator(home: Home, runtime: Runtime) -> None:
     assert "exchange_simulator" not in services["feed_binance"].needs
 
 
+def test_slack_itself_needs_no_stand_in(home: Home, runtime: Runtime) -> None:
+    """Where messages go to Slack there is no service that takes them."""
+    assert "slack_simulator" not in plan.services(home, runtime.model_copy(update={"slack_api": None}), PORTS, JAVA)
+
+
 def test_no_secret_is_in_argv_or_environment(home: Home, runtime: Runtime, services: dict[str, Service]) -> None:
     """Neither a command line nor an environment holds any password of the home."""
     airflow.write_config(home, runtime)

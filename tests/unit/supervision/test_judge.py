@@ -158,7 +158,7 @@ def test_later_deaths_wait() -> None:
 def test_a_mistake_in_the_configuration_is_not_repeated() -> None:
     """Exit 78 waits for a person, for ever; a new generation starts it."""
     found = decide(driver=replace(DIED, exit_code=ExitCode.CONFIG, ended_at=ago(10**6)))
-    assert (found.verdict, found.action, found.not_before) == (Verdict.DEAD, Action.WAIT, None)
+    assert (found.verdict, found.action) == (Verdict.DEAD, Action.NONE)
 
 
 def test_a_stop_through_the_agent_is_no_death() -> None:

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     import random
     from contextlib import closing
 
+    from k2.demo.market import Market
     from k2.demo.scenario import Demo, Options
     from k2.registry.runtime import Replay
     from k2.stack import airflow, control
@@ -54,11 +55,13 @@ def run(args: argparse.Namespace) -> int:
     ours = supervisor_of(Home.at()) is None
     try:
         with Terminal() as progress:
-            runtime = control.up(profile="demo", replay=replay, progress=progress)
+            runtime = control.up(profile="demo", real_exchanges=False, replay=replay, progress=progress)
         ours = True
         shown.print(f"The platform is up. Seed of this run: {seed}")
         with closing(Demo(runtime, shown, Options(args.kills, seed))) as demo:
             ok = demo.run()
+            if not args.exit:
+                Market(runtime).resume()
     finally:
         if args.exit and ours:
             with Terminal() as progress:
@@ -70,5 +73,5 @@ def run(args: argparse.Namespace) -> int:
     password = runtime.secrets / "airflow_admin"
     secret = password.read_text() if sys.stdout.isatty() else f"in {password}"
     shown.print(f"Airflow: {runtime.airflow}  login: {airflow.LOGIN}  password: {secret}")
-    shown.print("Trades go on flowing. ./k2 status --watch shows the platform, ./k2 down stops it.")
+    shown.print(f"{'The recordings are over' if replay else 'Trades go on flowing'}. ./k2 status --watch shows the platform, ./k2 down stops it.")
     return 0 if ok else 1

@@ -52,6 +52,8 @@ def render(status: PlatformStatus) -> Group:
     from rich.markup import escape
     from rich.table import Table
 
+    from k2.alerts.messages import advice
+
     if not status.running:
         return Group(f"The platform of {status.home} is not running: start it with ./k2 up")
     parts: list[object] = []
@@ -69,13 +71,13 @@ def render(status: PlatformStatus) -> Group:
         for t in status.streams:
             memory = f"{t.memory_mb:.0f} of {t.budget_mb}" if t.memory_mb is not None else ""
             lag = "" if t.lag_rows is None else f"{t.lag_rows:,}"
-            streams.add_row(t.name, _coloured(t.verdict), _since(t.since), lag, _since(t.last_commit_at), _certificate(t), memory, escape(t.because))
+            streams.add_row(t.name, _verdict(t), _since(t.since), lag, _since(t.last_commit_at), _certificate(t), memory, escape(t.because))
         for spare in status.spares:
             streams.add_row("(spare)", spare.state, "", "", "", "", f"{spare.memory_mb:.0f} of {spare.budget_mb}", "takes the place of a driver that dies")
         parts += ["", streams]
         for incident in status.incidents:
             what = f"{escape(incident['title'])}, open for {_since(incident['opened_at'])}: {escape(incident['detail'])}"
-            parts.append(f"\n[red]{incident['severity']}[/] {what}")
+            parts += [f"\n[red]{incident['severity']}[/] {what}", *filter(None, [escape(advice(incident))])]
         if not status.incidents:
             parts.append("\nNo open incidents.")
         for window in status.windows:
@@ -86,6 +88,15 @@ def render(status: PlatformStatus) -> Group:
     if not status.supervised:
         parts.append("[red]The supervisor does not run, so nothing that crashes is started again:[/] ./k2 up starts it.")
     return Group(*parts)  # type: ignore[arg-type]
+
+
+def _verdict(stream: StreamStatus) -> str:
+    """In its color; without one when nobody has confirmed it lately, with its age."""
+    from k2.supervision.verdicts import OUTDATED
+
+    if stream.seen_at is None or datetime.now(UTC) - stream.seen_at <= OUTDATED:
+        return _coloured(stream.verdict)
+    return f"{stream.verdict} [red]{_since(stream.seen_at)} ago[/]"
 
 
 def _certificate(stream: StreamStatus) -> str:

@@ -12,9 +12,14 @@ from k2.stack.progress import Terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", default="standard", help="a profile of platform.yaml: standard, or demo with triggers of 5 s (default: %(default)s)")
+    parser.add_argument("--profile", help="a profile of platform.yaml: standard, or demo with triggers of 5 s (default: as the last time, at first standard)")
     parser.add_argument("--services", type=lambda text: text.split(","), metavar="A,B", help="only these and what they need; a later `up` adds the rest")
-    parser.add_argument("--real-exchanges", action="store_true", help="read from the exchanges themselves instead of the exchange simulator")
+    parser.add_argument(
+        "--real-exchanges",
+        action="store_true",
+        default=None,
+        help="read from the exchanges themselves instead of the exchange simulator; a K2_HOME that was started so stays so",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
