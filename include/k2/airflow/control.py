@@ -121,6 +121,8 @@ def to_skip(platform: Platform, stream: str, wanted: Wanted) -> Failure:
     found = poison(wanted.lately)
     if found is None or wanted.ended_at is None:
         raise ValueError(f"stream: {stream!r} is not held as {Verdict.POISONED}: there is nothing to skip")
+    if not found.records:
+        raise ValueError(f"stream: {stream!r} fails at records that nobody could name, so none can be skipped: read its log, mend the cause, and use start")
     return found
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import uuid
 from pathlib import Path
 
 
@@ -10,9 +14,35 @@ def move_aside(checkpoint: Path, fence: int) -> Path | None:
 
     Only when no driver of the stream runs. Nothing in it is changed: moved back, it is what it was.
     """
-    target = checkpoint.parent.with_name(f"{checkpoint.parent.name}.aside") / f"{checkpoint.name}-before-{fence}"
     if not checkpoint.exists():
         return None
-    target.parent.mkdir(exist_ok=True)
+    target = _place(checkpoint, fence)
     checkpoint.rename(target)
     return target
+
+
+def take_new_identity(checkpoint: Path, fence: int) -> Path:
+    """Make a checkpoint that of another query, which goes on from the same place. Returns where a copy of it as it was is now.
+
+    Only when no driver of the stream runs. Interrupted anywhere and done again, the copy is still that of the first time.
+    """
+    target = _place(checkpoint, fence)
+    if not target.exists():
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(checkpoint, part)
+        part.rename(target)
+    (checkpoint / ".metadata.crc").unlink(missing_ok=True)  # of the old text: Spark would refuse the new one
+    new = checkpoint / ".metadata.new"
+    with new.open("w") as file:
+        json.dump({"id": str(uuid.uuid4())}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(checkpoint / "metadata")
+    return target
+
+
+def _place(checkpoint: Path, fence: int) -> Path:
+    folder = checkpoint.parent.with_name(f"{checkpoint.parent.name}.aside")
+    folder.mkdir(exist_ok=True)
+    return folder / f"{checkpoint.name}-before-{fence}"

@@ -22,7 +22,7 @@ Held = tuple[kafka.Positions, kafka.Positions]
 
 
 class NotKnown(RuntimeError):
-    """Whether the source still holds it cannot be known now: no start, no page, and the next look asks again."""
+    """Whether a start would lose or double anything cannot be known now: no start, and the next look asks again."""
 
 
 class Preflight:
@@ -61,6 +61,30 @@ class Preflight:
         except Exception as error:  # whatever a client of Kafka's raises
             raise NotKnown(f"Kafka was asked where {self._topic} begins and ends: {error}") from error
 
+    def overtaken(self, connection: Connection, checkpoint: Checkpoint) -> int | None:
+        """The newest batch of the checkpoint's query in the stream's own table, if the checkpoint ends before it. Raises NotKnown.
+
+        Spark would give the numbers of such batches to new records, and the table would take those for what it has already.
+        """
+        table = self._spec.writes[0]
+        location = self._location(connection, table)
+        if location is None or checkpoint.query_id is None:
+            return None
+        try:
+            commits = read_chain(location).commits
+        except (OSError, ValueError, KeyError) as error:
+            raise NotKnown(f"the metadata of {table} cannot be read: {type(error).__name__}: {error}") from error
+        newest = max((c.batch for c in commits if c.query == checkpoint.query_id and c.batch is not None), default=-1)
+        return newest if newest > (-1 if checkpoint.last_offset_batch is None else checkpoint.last_offset_batch) else None
+
+    def _location(self, connection: Connection, table: str) -> str | None:
+        catalog = self._runtime.platform.catalog
+        row = connection.execute(
+            "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = %s AND table_namespace = %s AND table_name = %s",
+            (catalog.name, catalog.namespace, table),
+        ).fetchone()
+        return row["metadata_location"] if row else None
+
     def _of_topic(self, checkpoint: Checkpoint) -> Loss | None:
         assert checkpoint.committed is not None
         planned: dict[str, int] = {}
@@ -71,11 +95,7 @@ class Preflight:
 
     def _of_table(self, connection: Connection, checkpoint: Checkpoint) -> Loss | None:
         assert checkpoint.committed is not None and self._spec.reads is not None
-        catalog = self._runtime.platform.catalog
-        row = connection.execute(
-            "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = %s AND table_namespace = %s AND table_name = %s",
-            (catalog.name, catalog.namespace, self._spec.reads),
-        ).fetchone()
-        if row is None:
+        location = self._location(connection, self._spec.reads)
+        if location is None:
             raise NotKnown(f"table {self._spec.reads} is not in the catalog")
-        return snapshot_loss(self._spec.reads, checkpoint.committed, read_chain(row["metadata_location"]), checkpoint.last_commit_at)
+        return snapshot_loss(self._spec.reads, checkpoint.committed, read_chain(location), checkpoint.last_commit_at)

@@ -6,21 +6,24 @@ Interrupted anywhere, it is continued and never repeated: an intent without a la
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psycopg
 
-from k2.checkpoints.aside import move_aside
+from k2.checkpoints.aside import move_aside, take_new_identity
 from k2.checkpoints.guard import rewound
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
-from k2.launchers.client import AgentClient
-from k2.launchers.retention import Preflight
+from k2.launchers.client import AgentClient, AgentUnavailable
+from k2.launchers.retention import NotKnown, Preflight
 from k2.registry.observed import DriverState, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, streams
+
+log = logging.getLogger(__name__)
 
 LOCK_WAIT_MS = 5000
 
@@ -36,6 +39,10 @@ class _LossAhead(Exception):
         super().__init__(loss.sentence)
         self.loss = loss
         self.adopted = adopted
+
+
+class _Overtaken(Exception):
+    """The stream's table has batches of the same query that the checkpoint, which a person has adopted, has not planned yet."""
 
 
 class NotWanted(RuntimeError):
@@ -134,7 +141,15 @@ def start(
             streams.expect_new_checkpoint(connection, stream)  # interrupted behind this, the next start finds none and expects none
         move_aside(runtime.checkpoint(stream), fence + 1)
         intent = intend(moved_aside=True)
-    end_older(agent, stream, intent.fence)
+    except _Overtaken:
+        end_older(agent, stream, fence + 1)
+        take_new_identity(runtime.checkpoint(stream), fence + 1)
+        intent = intend()
+    try:
+        end_older(agent, stream, intent.fence)
+    except AgentUnavailable as error:
+        # The fence keeps it from committing; that its process is gone is nothing to wait for.
+        log.warning("older drivers of %s could not be ended before the one with fence %s is launched: %s", stream, intent.fence, error)
     if intent.lost is not None:
         path = runtime.accepted_loss(stream, intent.fence)
         path.parent.mkdir(exist_ok=True)
@@ -146,18 +161,18 @@ def start(
 
 
 def _guard(runtime: Runtime, connection: database.Connection, stream: str, wanted: Wanted, preflight: Preflight) -> Loss | None:
-    """The loss that a person has accepted, None when nothing would be lost. Raises NotSafe, _LossAhead or retention.NotKnown."""
+    """The loss that a person has accepted, None when nothing would be lost. Raises NotSafe, _LossAhead, _Overtaken or retention.NotKnown."""
     try:
         checkpoint = read_tail(runtime.checkpoint(stream))
     except CheckpointUnreadable as error:
-        raise NotSafe(str(error)) from error
+        raise NotKnown(str(error)) from error
     if how := rewound(wanted, checkpoint):
         raise NotSafe(how)
-    loss = preflight.loss(connection, checkpoint)
-    if loss is None:
-        return None
-    if not _is_adopted(wanted) or not loss.lost:
-        raise _LossAhead(loss, adopted=_is_adopted(wanted))
+    loss, adopted = preflight.loss(connection, checkpoint), _is_adopted(wanted)
+    if loss is not None and not (adopted and loss.lost):
+        raise _LossAhead(loss, adopted=adopted)
+    if adopted and preflight.overtaken(connection, checkpoint) is not None:
+        raise _Overtaken
     return loss
 
 

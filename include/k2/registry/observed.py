@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum, unique
@@ -220,8 +221,8 @@ class Wanted:
     """When the trouble was detected that the last launch answers; None of one that was asked for."""
     lately: tuple[Death, ...] = ()
     """Its last deaths, newest first."""
-    answered_at: datetime | None = None
-    """When a dependency that had been away last answered again."""
+    answered: Mapping[str, datetime] = field(default_factory=dict)
+    """Per dependency that had been away, when it last answered again."""
 
 
 @dataclass(frozen=True)
@@ -305,6 +306,7 @@ class Decision:
     action: Action
     because: str
     not_before: datetime | None = None
+    """Of a restart: when it is due, or since when it has been."""
     detected_at: datetime | None = None
     """When the death was first seen."""
     fence: int = 0

@@ -24,6 +24,8 @@ class Due:
     fence: int
     since: int | None
     """The last batch that a green certificate of the same query covers."""
+    whole: bool = False
+    """All since then is to be covered, however long it is: the last certificate was red, and nobody has asked for a start after that."""
 
 
 def due(connection: Connection) -> list[Due]:
@@ -32,7 +34,11 @@ def due(connection: Connection) -> list[Due]:
         """
         SELECT s.stream, s.fence, (
             SELECT g.last FROM k2.certificates g
-            WHERE g.stream = s.stream AND g.color = 'green' AND g.query = s.known_query_id ORDER BY g.id DESC LIMIT 1) AS since
+            WHERE g.stream = s.stream AND g.color = 'green' AND g.query = s.known_query_id ORDER BY g.id DESC LIMIT 1) AS since,
+            coalesce((
+                SELECT r.color = 'red' AND b.generation = l.generation
+                FROM k2.certificates r JOIN k2.launches b ON b.stream = r.stream AND b.fence = r.fence
+                WHERE r.stream = s.stream AND r.color <> 'unknown' ORDER BY r.id DESC LIMIT 1), false) AS whole
         FROM k2.streams s JOIN k2.launches l ON l.stream = s.stream AND l.fence = s.fence
         LEFT JOIN LATERAL (
             SELECT count(*) AS tries, bool_or(color <> 'unknown') AS known, min(at) AS first_at, max(at) AS last_at

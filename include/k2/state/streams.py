@@ -25,7 +25,8 @@ _WANTED = """
             AND d.fence > greatest(
                 s.forgiven_fence, (SELECT max(fence) FROM k2.launches e WHERE e.stream = s.stream AND e.end_reason = 'stopped'))) AS deaths,
            (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason IN ('died', 'hung')) AS last_death_at,
-           (SELECT max(resolved_at) FROM k2.incidents WHERE key LIKE 'dependency:%%') AS answered_at,
+           (SELECT jsonb_object_agg(name, at) FROM (SELECT substring(key FROM 12) AS name, max(resolved_at) AS at FROM k2.incidents
+                WHERE key LIKE 'dependency:%%' AND resolved_at IS NOT NULL GROUP BY key) a) AS answered,
            v.verdict, v.since AS verdict_since, s.known_query_id, s.known_batch, s.held_for, s.adopted_generation,
            (SELECT jsonb_agg(to_jsonb(d) ORDER BY d.fence DESC) FROM (
                 SELECT fence, generation, ended_at, exit_code, failure_class, fingerprint, failed_batch, failed_records, failed_narrowed, failed_dependency,
@@ -56,7 +57,8 @@ def wanted_all(connection: Connection) -> dict[str, Wanted]:
 
 def _wanted(row: dict[str, Any]) -> Wanted:
     lately = tuple(_death(death) for death in row["lately"] or ())
-    return Wanted(**{**{name: value for name, value in row.items() if name != "stream"}, "lately": lately})
+    answered = {name: datetime.fromisoformat(at) for name, at in (row["answered"] or {}).items()}
+    return Wanted(**{**{name: value for name, value in row.items() if name != "stream"}, "lately": lately, "answered": answered})
 
 
 def _death(row: dict[str, Any]) -> Death:

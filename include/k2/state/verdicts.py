@@ -54,6 +54,7 @@ def record(connection: Connection, verdicts: Iterable[tuple[Decision, bytes]], a
             AS f (stream, verdict, because, observation, dependency)
         ON CONFLICT (stream) DO UPDATE SET
             dependency = CASE WHEN excluded.verdict IN ('UNKNOWN', 'WAITING_DEPENDENCY') THEN coalesce(excluded.dependency, k2.verdicts.dependency)
+                WHEN excluded.verdict IN ('DEAD', 'STARTING') AND k2.verdicts.dependency = 'schema_registry' THEN k2.verdicts.dependency
                 ELSE excluded.dependency END,
             verdict = excluded.verdict, because = excluded.because, seen_at = excluded.seen_at, observation = excluded.observation,
             since = CASE WHEN k2.verdicts.verdict = excluded.verdict THEN k2.verdicts.since ELSE excluded.since END
@@ -82,6 +83,12 @@ def unknown_since(connection: Connection, names: Container[str], moment: datetim
     """Of these streams, those of which nothing has been known since before that moment, each with why."""
     unknown = "SELECT stream, because FROM k2.verdicts WHERE verdict = 'UNKNOWN' AND since <= %s ORDER BY stream"
     return {row["stream"]: row["because"] for row in connection.execute(unknown, (moment,)) if row["stream"] in names}
+
+
+def since(connection: Connection, stream: str) -> datetime | None:
+    """Since when the last verdict on a stream has stood; None for one that was never judged."""
+    row = connection.execute("SELECT since FROM k2.verdicts WHERE stream = %s", (stream,)).fetchone()
+    return row["since"] if row else None
 
 
 def dead_since(connection: Connection) -> dict[str, datetime]:

@@ -78,6 +78,14 @@ def streak(lately: Sequence[Death]) -> int:
     return found
 
 
+def blame(failure: Failure) -> str:
+    """The records of a failed batch that are to blame, and whether that is more than is known."""
+    found = records_in_words(failure.records)
+    if failure.narrowed or not failure.records:
+        return found
+    return f"{found} (all of the batch: those that fail could not be told from the others)"
+
+
 def records_in_words(records: Records | None) -> str:
     """Topic, partition and offsets, as short as they go."""
     if not records:

@@ -10,8 +10,8 @@ from k2.registry.observed import Action, Death, Decision, Driver, DriverState, E
 from k2.registry.platform import Restart, Stream
 from k2.supervision.breaker import closed_until
 from k2.supervision.conclude import READING_LIMIT, Conclude, past, unusable, usable
-from k2.supervision.dependencies import answers
-from k2.supervision.failures import UNCOUNTED, deaths, poison, records_in_words, streak
+from k2.supervision.dependencies import KAFKA, answers
+from k2.supervision.failures import UNCOUNTED, blame, deaths, poison, streak
 from k2.supervision.policy import start_not_before
 from k2.supervision.progress import judge_running
 
@@ -52,7 +52,7 @@ def judge(spec: Stream, observation: Observation, restart: Restart, now: datetim
             because = f"its driver with fence {living[0].fence} lives beside the one with fence {driver.fence}"
             return conclude(Verdict.SPLIT_BRAIN, Action.END_OLDER, because, detected_at=now)
         return judge_running(conclude, observation, spec, restart, now)
-    return _dead(conclude, observation, wanted, driver, restart, now)
+    return _dead(conclude, observation, spec, wanted, driver, restart, now)
 
 
 def _unwanted(conclude: Conclude, driver: Driver, others: tuple[Driver, ...]) -> Decision:
@@ -79,7 +79,7 @@ def _intended(conclude: Conclude, wanted: Wanted, now: datetime) -> Decision:
     return conclude(Verdict.STARTING, Action.START, f"a start with fence {wanted.fence} was recorded and not finished")
 
 
-def _dead(conclude: Conclude, observation: Observation, wanted: Wanted, driver: Driver, restart: Restart, now: datetime) -> Decision:
+def _dead(conclude: Conclude, observation: Observation, spec: Stream, wanted: Wanted, driver: Driver, restart: Restart, now: datetime) -> Decision:
     mine = driver.fence == wanted.fence
     if mine and driver.asked:
         return conclude(Verdict.STARTING, Action.START, f"its driver with fence {driver.fence} was stopped through the host agent and it is wanted running")
@@ -97,7 +97,7 @@ def _dead(conclude: Conclude, observation: Observation, wanted: Wanted, driver: 
         because = f"{how}: starting again cannot help, and could lose data; it is held until somebody asks for a start"
         return conclude(Verdict.INCOMPATIBLE, Action.NONE, because, detected_at=now)
     if found := poison(lately):
-        because = f"batch {found.batch} failed a second time with {found.fingerprint}; to blame: {records_in_words(found.records)}; {how}"
+        because = f"batch {found.batch} failed a second time with {found.fingerprint}; to blame: {blame(found)}; {how}"
         return conclude(Verdict.POISONED, Action.NONE, because, detected_at=now)
     died_at = past((driver.ended_at if mine else None) or wanted.ended_at or observation.driver.at, now)
     if until := closed_until(restart, lately, wanted.generation, now):
@@ -106,13 +106,16 @@ def _dead(conclude: Conclude, observation: Observation, wanted: Wanted, driver: 
         return conclude(Verdict.CRASH_LOOP, Action.WAIT, because, not_before=until, detected_at=now)
     if kind is FailureClass.DEPENDENCY and (held := _away(conclude, observation, newest, how, now)):
         return held
+    if spec.reads is None and _still_away(observation, wanted, now):
+        because = f"{how}; Kafka does not answer the watchdog, and a start would have to ask it: it is started as soon as it does"
+        return conclude(Verdict.WAITING_DEPENDENCY, Action.WAIT, because, detected_at=now, dependency=KAFKA)
     counted = wanted.deaths + (1 if wanted.ended_at is None else 0)
     if kind in UNCOUNTED:
         counted = streak(lately)
     not_before = start_not_before(restart, observation.stream, wanted.fence, counted, died_at)
     if now < not_before:
         return death(Action.WAIT, f"{how}; start {counted} after a death waits {(not_before - died_at).total_seconds():.0f} s", not_before=not_before)
-    return death(Action.START, how)
+    return death(Action.START, how, not_before=not_before)
 
 
 def _away(conclude: Conclude, observation: Observation, death: Death | None, how: str, now: datetime) -> Decision | None:
@@ -124,6 +127,12 @@ def _away(conclude: Conclude, observation: Observation, death: Death | None, how
     if answers(observation, dependency, now) is None:
         return hold(f"{how}; whether {dependency} answers now is not known yet")
     return hold(f"{how}; {dependency} does not answer the watchdog either: it is started as soon as it does", dependency=dependency)
+
+
+def _still_away(observation: Observation, wanted: Wanted, now: datetime) -> bool:
+    """Whether Kafka does not answer. A look that has not asked it takes the last verdict's word."""
+    known = answers(observation, KAFKA, now)
+    return known is False or (known is None and wanted.verdict == Verdict.WAITING_DEPENDENCY)
 
 
 def _how_it_ended(driver: Driver) -> str:

@@ -5,6 +5,7 @@ Starts that somebody asked for wait for nothing.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,6 +19,8 @@ ONE_CAUSE = timedelta(seconds=60)
 
 STARTS_FOR = timedelta(seconds=60)
 """A restart takes its share of the machine for so long. One that takes longer waits for something else, and keeps nobody waiting."""
+TURN_SECONDS = 15
+"""As often as an action that is still due is told again."""
 
 Pair = tuple[Observation, Decision]
 
@@ -26,7 +29,7 @@ def arrange(platform: Platform, seen: Sequence[Pair], now: datetime) -> list[Dec
     """The decisions on all streams, in their order, with restarts after trouble held back that are not due yet."""
     by_name = {decision.stream: (observation, decision) for observation, decision in seen}
     room = platform.restart.at_once - sum(_comes_back(pair, now) for pair in seen)
-    due = sorted((pair for pair in seen if _is_restart(pair[1])), key=lambda pair: _rank(platform, pair))
+    due = sorted((pair for pair in seen if _is_restart(pair[1])), key=lambda pair: _rank(platform, pair, now))
     held: dict[str, Decision] = {}
     for observation, decision in due:
         feeder = by_name.get(platform.feeder_of(decision.stream) or "")
@@ -59,9 +62,13 @@ def _comes_back(pair: Pair, now: datetime) -> bool:
     return begun is not None and now - begun < STARTS_FOR
 
 
-def _rank(platform: Platform, pair: Pair) -> tuple[bool, datetime, str]:
+def _rank(platform: Platform, pair: Pair, now: datetime) -> tuple[bool, int, bool, datetime, str]:
+    """Bronze first, then by the time of the death. Those that have been due for long come last and by turns: some of them may be such as cannot be started."""
     decision = pair[1]
-    return platform.streams[decision.stream].type != "bronze", _died_at(pair) or decision.detected_at or pair[0].at, decision.stream
+    overdue = decision.not_before is not None and now - decision.not_before >= STARTS_FOR
+    turn = zlib.crc32(f"{decision.stream}@{now.timestamp() // TURN_SECONDS:.0f}".encode()) if overdue else 0
+    bronze = platform.streams[decision.stream].type == "bronze"
+    return overdue, turn, not bronze, _died_at(pair) or decision.detected_at or pair[0].at, decision.stream
 
 
 def _died_at(pair: Pair) -> datetime | None:

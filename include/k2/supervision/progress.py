@@ -15,7 +15,7 @@ from k2.registry.observed import Action, Checkpoint, Decision, Head, Observation
 from k2.registry.platform import Restart, Stream
 from k2.supervision.breaker import closed_until
 from k2.supervision.conclude import Conclude, past, unusable, usable
-from k2.supervision.dependencies import KAFKA, answers
+from k2.supervision.dependencies import CATALOG, KAFKA, SCHEMA_REGISTRY, answers
 from k2.supervision.failures import commits
 from k2.supervision.policy import backoff
 from k2.supervision.verdicts import STANDS
@@ -46,9 +46,10 @@ def judge_running(conclude: Conclude, observation: Observation, spec: Stream, re
     status = usable(observation.status, now)
     if status is not None and status.fence != driver.fence:
         status = None
-    if status is not None and status.last_event_at is not None and wanted.answered_at is not None:
+    answered = answered_at(spec, wanted, now)
+    if status is not None and status.last_event_at is not None and answered is not None:
         # While a dependency was away its query could not speak.
-        status = replace(status, last_event_at=max(status.last_event_at, wanted.answered_at))
+        status = replace(status, last_event_at=max(status.last_event_at, answered))
     checkpoint, head = usable(observation.checkpoint, now), usable(observation.head, now)
     again = _Restart(conclude, wanted, restart, now)
     if status is not None and status.waits_for is not None and (why := _out_of_reach(observation, status.waits_for, now)):
@@ -59,7 +60,7 @@ def judge_running(conclude: Conclude, observation: Observation, spec: Stream, re
         because = f"its driver is left alone, because Kafka does not answer the watchdog either: {observation.head.error}"
         return conclude(Verdict.WAITING_DEPENDENCY, Action.NONE, because, dependency=KAFKA)
     if wanted.first_commit_at is None:
-        return _without_commit(conclude, again, observation, checkpoint, head, status, restart, now)
+        return _without_commit(conclude, again, observation, checkpoint, head, status, answered, restart, now)
     for name, reading in (("the checkpoint", observation.checkpoint), ("the head of its source", observation.head)):
         if why := unusable(reading, now):
             return conclude(Verdict.UNKNOWN, Action.NONE, f"{name} cannot be known: {why}")
@@ -88,7 +89,13 @@ class _Restart:
         detected_at = min(since, self._now)
         if self._now < not_before:
             return self._conclude(verdict, Action.WAIT, because, not_before=not_before, detected_at=detected_at)
-        return self._conclude(verdict, Action.START, because, detected_at=detected_at)
+        return self._conclude(verdict, Action.START, because, not_before=not_before, detected_at=detected_at)
+
+
+def answered_at(spec: Stream, wanted: Wanted, now: datetime) -> datetime | None:
+    """When something that this stream depends on was last seen to answer again."""
+    needed = (CATALOG, KAFKA) if spec.reads is None else (CATALOG, SCHEMA_REGISTRY)
+    return max((past(at, now) for name, at in wanted.answered.items() if name in needed), default=None)
 
 
 def caught_up(checkpoint: Checkpoint, head: Head) -> bool:
@@ -111,6 +118,7 @@ def _without_commit(
     checkpoint: Checkpoint | None,
     head: Head | None,
     status: QueryStatus | None,
+    answered: datetime | None,
     restart: Restart,
     now: datetime,
 ) -> Decision:
@@ -124,7 +132,7 @@ def _without_commit(
     because = f"its driver with fence {driver.fence} has run for {seconds:.0f} s and committed nothing yet"
     if status is not None and status.waits_for:
         because += f", it waits for {status.waits_for}"
-    moments = [begun, wanted.answered_at, status.tasks_at if status else None, status.last_event_at if status else None]
+    moments = [begun, answered, status.tasks_at if status else None, status.last_event_at if status else None]
     moved = max((moment for moment in moments if moment), default=now)
     limit = timedelta(seconds=restart.start_timeout_seconds)
     if now - moved >= limit:
@@ -159,7 +167,7 @@ def _behind(
     because = f"{lag} behind, last committed batch {checkpoint.last_commit_batch}, trigger {spec.trigger_seconds} s"
     limit = patience(spec, status)
     if checkpoint.in_flight and checkpoint.last_offset_at is not None:
-        moved = max(moment for moment in (checkpoint.last_offset_at, wanted.answered_at, status.tasks_at if status else None) if moment)
+        moved = max(moment for moment in (checkpoint.last_offset_at, answered_at(spec, wanted, now), status.tasks_at if status else None) if moment)
         if now - moved >= limit:
             still = f"{because}; batch {checkpoint.last_offset_batch} is planned, and for {(now - moved).total_seconds():.0f} s nothing of it was finished"
             if status is None:

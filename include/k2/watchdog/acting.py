@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from k2.launchers import stacks
@@ -17,13 +17,15 @@ from k2.registry.observed import Action, Decision, DriverState
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
 from k2.registry.wishes import Wish
-from k2.state import database, incidents, streams
+from k2.state import database, incidents, streams, verdicts
 from k2.supervision.verdicts import ACTS, HUNG
 from k2.supervision.wishes import End, in_order
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4
+NOT_STARTED_FOR = timedelta(minutes=1)
+NOT_STARTED_ADVICE = "What to do: mend what it names. The watchdog tries again at each look; ./k2 explain shows what it can read."
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ def _act(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
         return Done(decision.stream, decision.action, True, detail, started.fence)
     except (streams.LostRace, NotWanted) as error:
         return Done(decision.stream, decision.action, True, f"nothing left to do: {error}")
-    except (NotSafe, NotKnown) as error:
+    except NotSafe as error:
+        return Done(decision.stream, decision.action, True, f"held: {error}")
+    except NotKnown as error:
+        _tell_not_started(runtime, decision.stream, str(error))
         return Done(decision.stream, decision.action, True, f"held: {error}")
     except Exception as error:
         log.exception("%s of %s failed", decision.action, decision.stream)
@@ -107,6 +112,19 @@ def _stop(runtime: Runtime, agent: AgentClient, decision: Decision) -> Done:
     if not ended.drained:
         log.warning("stop of %s: %s", decision.stream, end)
     return Done(decision.stream, decision.action, True, f"stopped: {end}", running[0].fence)
+
+
+def _tell_not_started(runtime: Runtime, stream: str, why: str) -> None:
+    """One incident for a stream that could not be started for long, because what a start would do cannot be known."""
+    try:
+        with database.connect(runtime, "control") as connection:
+            since = verdicts.since(connection, stream)
+            if since is None or datetime.now(UTC) - since < NOT_STARTED_FOR:
+                return
+            incidents.resolve_incident(connection, incidents.stream_key(stream), "it cannot be started, which is told of its own")
+            incidents.open_incident(connection, incidents.held_key(stream), "page", f"Stream {stream} cannot be started", f"{why}\n{NOT_STARTED_ADVICE}")
+    except database.StateUnavailable as error:
+        log.error("that %s cannot be started could not be written down: %s", stream, error)
 
 
 def _keep_stacks(runtime: Runtime, agent: AgentClient, decision: Decision) -> None:

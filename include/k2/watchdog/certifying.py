@@ -22,7 +22,7 @@ from k2.supervision.certificate import certify
 log = logging.getLogger(__name__)
 
 AROUND = 100
-"""At most so many commits are looked at after a start; `./k2 certify` looks at all."""
+"""At most so many commits are looked at after a start, unless a red certificate stands; `./k2 certify` looks at all."""
 BUDGET_SECONDS = 2.0
 """After that no other certificate is begun in the same run."""
 PLANS_KEPT = 102
@@ -61,7 +61,8 @@ def certify_due(runtime: Runtime) -> list[Written]:
 
 def _write(runtime: Runtime, state: StateProbe, due: certificates.Due) -> Written:
     try:
-        found = certify(read_history(runtime, state, due.stream, files_of=AROUND), since=due.since, limit=AROUND)
+        limit = None if due.whole else AROUND
+        found = certify(read_history(runtime, state, due.stream, files_of=limit), since=due.since, limit=limit)
         if found.fence == due.fence:  # else a newer start will have its own
             state.ask(lambda connection: _keep(connection, found))
     except Exception as error:

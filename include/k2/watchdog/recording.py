@@ -112,7 +112,7 @@ def _record_dependencies(connection: Connection, platform: Platform, looks: Sequ
         title = f"{NAMES.get(dependency, dependency)} does not answer"
         incidents.open_incident(connection, f"dependency:{dependency}", DEPENDENCY_SEVERITY.get(dependency, "page"), title, detail)
     for dependency in NAMES.keys() - waiting.keys():
-        # A driver that waits for the registry no longer has had its answer: nobody else asks.
+        # A driver that works and waits for the registry no longer has had its answer: nobody else asks.
         if dependency == SCHEMA_REGISTRY or any(answers(found.observation, dependency, now) for found in looks if _reads(found, dependency)):
             incidents.resolve_incident(connection, f"dependency:{dependency}", "it answers again")
 

@@ -17,6 +17,8 @@ from k2.registry.observed import Action, Verdict
 from k2.registry.wishes import Wish
 from k2.state import audit, database, skips, streams
 from k2.supervision import policy
+from k2.supervision.verdicts import HEALTHY
+from k2.watchdog import acting
 
 STREAM = "bronze_binance"
 Watched = Any
@@ -107,6 +109,28 @@ def test_a_checkpoint_that_cannot_be_read_is_told_with_the_death(watched: Watche
     assert "log version 'v9'" in watched.watch()[STREAM].detail
     (incident,) = watched.incidents()
     assert "its checkpoint cannot be read" in incident["detail"] and "log version 'v9'" in incident["detail"]
+
+
+def test_a_start_that_cannot_be_made_is_told_though_nobody_died(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart on request: the driver is down, its checkpoint cannot be read. A page says so after a minute, and ends with the stream's return."""
+    watched.up()
+    offsets = watched.runtime.checkpoint(STREAM) / "offsets" / "0"
+    whole = offsets.read_text()
+    offsets.write_text("v9\n")
+    watched.want("running")
+    assert "log version 'v9'" in watched.watch()[STREAM].detail
+    assert [i for i in watched.incidents() if i["key"] == f"held:{STREAM}"] == [], "it may only be for a moment"
+    monkeypatch.setattr(acting, "NOT_STARTED_FOR", timedelta(0))
+    watched.watch()
+    watched.look()
+    (told,) = [i for i in watched.incidents() if i["key"] == f"held:{STREAM}"]
+    assert (told["severity"], told["title"]) == ("page", f"Stream {STREAM} cannot be started") and "What to do: mend what it names" in told["detail"]
+    offsets.write_text(whole)
+    assert watched.watch()[STREAM].fence == 2
+    watched.home.wait_begun(len(watched.names) + 1)
+    watched.commit(STREAM, 1)
+    assert watched.look()[STREAM].verdict in HEALTHY
+    assert [i["resolved_at"] is not None for i in watched.incidents() if i["key"] == f"held:{STREAM}"] == [True]
 
 
 def test_a_driver_with_a_mistake_in_its_configuration_is_left_down(watched: Watched) -> None:

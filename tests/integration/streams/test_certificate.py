@@ -16,8 +16,9 @@ from streams_registry import register_schema
 from k2.checkpoints.reader import read_tail
 from k2.registry.certificate import Certificate, Color
 from k2.registry.runtime import Runtime
-from k2.state import certificates
+from k2.state import certificates, streams
 from k2.state.database import connect
+from k2.watchdog import certifying
 from k2.watchdog.certifying import certify_due
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("platform_of_the_lab")]
@@ -70,7 +71,7 @@ def evidence(certificate: Certificate, name: str) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_bronze(lab: Lab, schema_id: int) -> None:
+def test_bronze(lab: Lab, schema_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in the middle of a batch, the stream is certified green; the same epoch written once more is red and pages."""
     stream = f"bronze_{lab.name}_{EXCHANGE}"
     lab.produce(EXCHANGE, trades(schema_id, 0, 20), NOW_MS)
@@ -106,6 +107,23 @@ def test_bronze(lab: Lab, schema_id: int) -> None:
     with connect(lab.runtime, "reader") as connection:
         page = connection.execute("SELECT * FROM k2.incidents WHERE key = %s", (f"certificate:{stream}",)).fetchone()
     assert page is not None and page["severity"] == "page" and "batch 1 is in the table twice" in page["detail"]
+
+    monkeypatch.setattr(certifying, "AROUND", 1)
+    third.kill()
+    fourth = lab.start(stream)
+    lab.produce(EXCHANGE, trades(schema_id, 300, 20), NOW_MS)
+    lab.wait_until(lambda: len(lab.rows(stream)) > 80 and lab.is_settled(stream), "another batch", alive=fourth, pause=0.3)
+    lab.seen(fourth)
+    assert certified(lab, stream).color is Color.RED, "what was wrong is older than what is looked at, and nobody has asked for a start"
+    fourth.kill()
+    with connect(lab.runtime, "control") as connection:
+        streams.want(connection, stream, "running", who="test", action="restart", reason="it is understood")
+    fifth = lab.start(stream)
+    lab.produce(EXCHANGE, trades(schema_id, 400, 20), NOW_MS)
+    lab.wait_until(lambda: len(lab.rows(stream)) > 100 and lab.is_settled(stream), "another batch", alive=fifth, pause=0.3)
+    lab.seen(fifth)
+    assert certified(lab, stream).color is Color.GREEN
+    fifth.kill()
 
 
 @pytest.mark.timeout(600)

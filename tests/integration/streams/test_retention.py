@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from confluent_kafka import TopicPartition
 from streams_lab import PARTITIONS, Lab, RunningDriver
 from streams_records import NOW_MS
 
+from k2.checkpoints.reader import read_tail
 from k2.launchers.retention import Preflight
 from k2.launchers.start import NotSafe, start
 from k2.registry.certificate import Color
@@ -81,3 +83,47 @@ def test_records_that_retention_took(lab: Lab) -> None:
     evidence = next(c.evidence for c in certificate.checks if c.name == "offsets continue")
     assert "accepted by a person: partition 0: batch 1 begins at 15, batch 0 ended at 10: 5 records missing" in evidence
     second.kill()
+
+
+@pytest.mark.timeout(600)
+def test_an_adopted_checkpoint_that_ends_before_its_table(lab: Lab) -> None:
+    """Put back from an older copy, it plans batches whose numbers the table has. Nothing new may be passed by; what is written again is there twice."""
+    stream = f"bronze_{lab.name}_{EXCHANGE}"
+    agent = Agent(lab)
+    path = lab.checkpoint(stream)
+    lab.produce(EXCHANGE, [b"zero"] * PARTITIONS, NOW_MS)
+    first = agent.start(stream)
+    settled = lambda: lab.is_settled(stream)  # noqa: E731
+    lab.wait_until(lambda: has(lab, stream, b"zero") >= PARTITIONS and settled(), "the first batch", alive=first, pause=0.3)
+    first.kill()
+    copy = path.with_name("copy")
+    shutil.copytree(path, copy)
+    first = agent.start(stream)
+    for value in (b"one", b"two"):
+        lab.produce(EXCHANGE, [value] * PARTITIONS, NOW_MS)
+        lab.wait_until(lambda value=value: has(lab, stream, value) == PARTITIONS and settled(), "another batch", alive=first, pause=0.3)
+    lab.seen(first)
+    first.kill()
+    shutil.rmtree(path)
+    copy.rename(path)
+    lab.produce(EXCHANGE, [b"three"] * PARTITIONS, NOW_MS)
+    with pytest.raises(NotSafe, match="ends"):
+        agent.start(stream)
+
+    with connect(lab.runtime, "control") as connection:
+        streams.forget_checkpoint(connection, stream)
+        streams.want(connection, stream, "running", who="test", action="adopt", reason="test")
+    before = read_tail(path)
+    second = agent.start(stream)
+    lab.wait_until(lambda: has(lab, stream, b"three") >= PARTITIONS and settled(), "what came while it was down", alive=second, pause=0.3)
+    assert [has(lab, stream, value) for value in (b"one", b"two", b"three")] == [2 * PARTITIONS, 2 * PARTITIONS, PARTITIONS]
+    after = read_tail(path)
+    assert after.query_id != before.query_id and after.last_commit_batch == (before.last_commit_batch or 0) + 1
+    aside = path.parent.with_name(f"{path.parent.name}.aside")
+    assert read_tail(next(aside.glob(f"{path.name}-before-*"))) == before
+    second.kill()
+
+
+def has(lab: Lab, stream: str, value: bytes) -> int:
+    """How many rows of this value its table has."""
+    return sum(row["raw_bytes"] == value for row in lab.rows(stream))

@@ -14,6 +14,7 @@ import pytest
 
 from k2.checkpoints.retention import Loss
 from k2.launchers import start as protocol
+from k2.launchers.client import AgentUnavailable
 from k2.registry.observed import Wanted
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,13 +31,14 @@ class World:
         self.did: list[Any] = []
         self.wanted = STANDS
         self.loss: Loss | None = None
+        self.overtaken: int | None = None
         self.runtime: Any = SimpleNamespace(checkpoint=lambda stream: folder / "checkpoints" / stream, accepted_loss=lambda *_: folder / "run" / "loss.json")
         self.agent: Any = SimpleNamespace(drivers=dict, launch=self.launch)
         (folder / "checkpoints" / STREAM).mkdir(parents=True)
         (folder / "run").mkdir()
         connection = SimpleNamespace(execute=lambda *_: None)
         monkeypatch.setattr(protocol.database, "connect", lambda *_: contextlib.nullcontext(connection))
-        monkeypatch.setattr(protocol, "Preflight", lambda *_: SimpleNamespace(loss=lambda *_: self.loss))
+        monkeypatch.setattr(protocol, "Preflight", lambda *_: SimpleNamespace(loss=lambda *_: self.loss, overtaken=lambda *_: self.overtaken))
         monkeypatch.setattr(protocol.streams, "wanted", lambda *_: self.wanted)
         monkeypatch.setattr(protocol.streams, "raise_fence", self.raise_fence)
         for name in ("ended", "launched", "hold", "record_adoption", "expect_new_checkpoint", "accepted_loss"):
@@ -100,6 +102,32 @@ def test_an_adopted_loss_of_everything_begins_anew(world: World) -> None:
     ]
     assert not world.runtime.checkpoint(STREAM).exists()
     assert (world.runtime.checkpoint(STREAM).parent.with_name("checkpoints.aside") / f"{STREAM}-before-6").is_dir()
+
+
+def test_an_adopted_checkpoint_that_its_table_has_overtaken_gets_another_identity(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under its old one the table would take new records for batches that it has. The old drivers are ended first."""
+    world.overtaken, world.wanted = 45, replace(STANDS, adopted_generation=2, first_commit_at=None)
+
+    def renew(checkpoint: Path, fence: int) -> None:
+        world.did.append(("take_new_identity", fence))
+        world.overtaken = None
+
+    monkeypatch.setattr(protocol, "end_older", lambda agent, stream, fence: world.did.append(("end_older", fence)))
+    monkeypatch.setattr(protocol, "take_new_identity", renew)
+    order = ["end_older", "take_new_identity", "raise_fence", "record_adoption", "end_older", "launch"]
+    assert [step[0] for step in world.start()] == order
+    world.did, world.overtaken, world.wanted = [], 45, STANDS
+    assert [step[0] for step in world.start()] == ["raise_fence", "end_older", "launch"], "the guard has seen that it is the one it was"
+
+
+def test_an_old_driver_that_cannot_be_killed_keeps_nobody_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fence is up: whatever is left of it cannot commit."""
+
+    def stuck(*_: Any) -> None:
+        raise AgentUnavailable("processes [7] survived SIGKILL for 20 s")
+
+    monkeypatch.setattr(protocol, "end_older", stuck)
+    assert world.start() == [("raise_fence", 6), ("launch", 6)]
 
 
 def test_an_adoption_is_used_up_by_a_commit(world: World) -> None:

@@ -19,8 +19,9 @@ from k2.registry.observed import (
     Verdict,
 )
 from k2.supervision.breaker import level
+from k2.supervision.judge import judge
 
-from .observations import CHECKPOINT, DIED, DRIVER, HEAD, NOW, OLD, RESTART, STATUS, WANTED, ago, decide, verdict
+from .observations import CHECKPOINT, DIED, DRIVER, HEAD, NOW, OLD, RESTART, SPEC, STATUS, WANTED, ago, decide, seen, verdict
 
 BLAMED = Failure("ArithmeticException-1", 10, {"trades": {"2": [[40, 40]]}}, True)
 
@@ -38,7 +39,10 @@ def test_the_same_failure_at_the_same_batch_is_started_once_more_and_then_held()
     assert verdict(driver=QUERY_DIED) == (Verdict.DEAD, Action.START)
     found = decide(driver=QUERY_DIED, wanted=replace(WANTED, deaths=1, lately=before(1, kind=FailureClass.QUERY, failure=BLAMED)))
     assert (found.verdict, found.action) == (Verdict.POISONED, Action.NONE)
-    assert "trades partition 2 offset 40" in found.because and "ArithmeticException-1" in found.because
+    assert "trades partition 2 offset 40" in found.because and "ArithmeticException-1" in found.because and "all of the batch" not in found.because
+    vague = replace(BLAMED, narrowed=False)
+    vaguely = decide(driver=replace(QUERY_DIED, failure=vague), wanted=replace(WANTED, deaths=1, lately=before(1, kind=FailureClass.QUERY, failure=vague)))
+    assert "all of the batch: those that fail could not be told from the others" in vaguely.because
     asked = replace(WANTED, generation=3, lately=before(2, kind=FailureClass.QUERY, failure=BLAMED))
     assert verdict(driver=QUERY_DIED, wanted=asked) == (Verdict.STARTING, Action.START), "a person may ask for another attempt"
 
@@ -137,15 +141,30 @@ def test_a_death_of_a_dependency_waits_for_it() -> None:
         "for this driver alone it is away"
     )
     lost = replace(LOST_KAFKA, failure=Failure("PSQLException-1", dependency="catalog"))
-    assert verdict(driver=lost, head=AWAY) == (Verdict.DEAD, Action.START), "the watchdog has just asked the catalog's database"
+    assert verdict(driver=lost) == (Verdict.DEAD, Action.START), "the watchdog has just asked the catalog's database"
+
+
+def test_whatever_a_bronze_stream_died_of_it_waits_for_kafka() -> None:
+    """A start would have to ask it; a look that has not asked believes the last one. Silver asks nothing of Kafka."""
+    found = decide(driver=DIED, head=AWAY)
+    assert (found.verdict, found.action, found.dependency) == (Verdict.WAITING_DEPENDENCY, Action.WAIT, "kafka")
+    unread = Reading[Any](ago(86400), error="it was not read yet")
+    assert verdict(driver=DIED, head=unread) == (Verdict.DEAD, Action.START)
+    assert verdict(driver=DIED, head=unread, wanted=replace(WANTED, verdict=Verdict.WAITING_DEPENDENCY)) == (Verdict.WAITING_DEPENDENCY, Action.WAIT)
+    assert verdict(driver=DIED, wanted=replace(WANTED, verdict=Verdict.WAITING_DEPENDENCY)) == (Verdict.DEAD, Action.START)
+    silver = judge(SPEC.model_copy(update={"reads": "bronze"}), seen(driver=DIED, head=AWAY), RESTART, NOW)
+    assert (silver.verdict, silver.action) == (Verdict.DEAD, Action.START)
 
 
 def test_after_an_outage_a_query_is_given_time_to_speak() -> None:
     """Its silence counts from the moment when the broker answered again."""
     silent = {"status": replace(STATUS, last_event_at=ago(900)), "head": replace(HEAD, lag_rows=3)}
     long_ago = {"verdict": Verdict.HUNG_SOURCE, "verdict_since": ago(60)}
-    assert verdict(wanted=replace(WANTED, answered_at=ago(5), **long_ago), **silent) == (Verdict.PROGRESSING, Action.NONE)
-    assert verdict(wanted=replace(WANTED, answered_at=ago(100), **long_ago), **silent) == (Verdict.HUNG_SOURCE, Action.START)
+    assert verdict(wanted=replace(WANTED, answered={"kafka": ago(5)}, **long_ago), **silent) == (Verdict.PROGRESSING, Action.NONE)
+    for no_excuse in ({"kafka": ago(100)}, {"schema_registry": ago(5)}, {"kafka": ago(-3000)}):
+        assert verdict(wanted=replace(WANTED, answered=no_excuse, **long_ago), **silent) == (Verdict.HUNG_SOURCE, Action.START), (
+            "long ago, of a dependency that it does not have, or written down before the clock was set back"
+        )
 
 
 @given(st.sampled_from(["kafka", "catalog", "schema_registry", None]), st.lists(st.sampled_from(FailureClass), max_size=20), st.booleans())

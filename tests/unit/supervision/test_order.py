@@ -82,6 +82,24 @@ def test_a_restart_that_takes_too_long_keeps_no_place() -> None:
     assert started([(late, decision), idle, dead("silver_binance"), dead("silver_kraken")]) == ["silver_binance", "silver_kraken"]
 
 
+def test_starts_that_do_not_come_about_keep_nobody_waiting() -> None:
+    """Two streams have been due for long and cannot be started: one that has just died goes first, and of many that wait each has its turn."""
+
+    def overdue(stream: str) -> tuple[Observation, Decision]:
+        observation, decision = dead(stream, 600)
+        return observation, replace(decision, not_before=ago(590))
+
+    assert started([overdue("bronze_binance"), overdue("bronze_kraken"), dead("silver_binance"), well("silver_kraken")])[-1:] == ["silver_binance"]
+    seen = [overdue(name) for name in NAMES]
+    tried = set()
+    for turn in range(20):
+        now = NOW + timedelta(seconds=15 * turn)
+        due = [decision.stream for decision in arrange(PLATFORM, seen, now) if decision.action is Action.START]
+        assert len(due) == PLATFORM.restart.at_once
+        tried.update(due)
+    assert tried == set(NAMES)
+
+
 @given(st.lists(st.sampled_from(["dead", "well", "coming", "hung", "asked"]), min_size=4, max_size=4), st.lists(st.integers(0, 300), min_size=4, max_size=4))
 def test_order_and_limit_hold_for_every_mixture(states: list[str], ages: list[int]) -> None:
     """Never more than allowed, never nothing while there is room and no Bronze to wait for; only what is restarted is changed."""

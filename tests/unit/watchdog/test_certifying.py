@@ -52,6 +52,20 @@ def test_an_error_in_one_stream_hides_no_other() -> None:
     assert well.certificate is not None and State.kept == [("well", 4, "unknown")], "and a launch that another has followed gets none"
 
 
+def test_a_red_certificate_that_stands_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many commits came since: what was wrong must not leave the certificate's sight by itself."""
+    asked = []
+
+    def read(runtime: Any, state: Any, stream: str, *, files_of: int | None) -> History:
+        asked.append(files_of)
+        return History(stream, "bronze", 4, "q", Chain([], False), None, {})
+
+    monkeypatch.setattr(certifying, "read_history", read)
+    monkeypatch.setattr(State, "due", [Due("well", 4, 1, whole=True), Due("overtaken", 4, 1)])
+    certifying.certify_due(RUNTIME)
+    assert asked == [None, certifying.AROUND]
+
+
 def test_what_takes_too_long_waits_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """No certificate is begun once the budget is spent."""
     monkeypatch.setattr(certifying, "BUDGET_SECONDS", -1.0)

@@ -79,12 +79,12 @@ def _deaths(lately: Sequence[Death], now: datetime) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from k2.supervision.failures import records_in_words
+    from k2.supervision.failures import blame
 
     table = Table("Died", "Fence", "Class", "Exit", "Commits", "Fingerprint", "Batch", "To blame", box=None, header_style="bold", pad_edge=False)
     for death in lately[:SHOWN_DEATHS]:
         said = death.failure
-        blamed = records_in_words(said.records) if said.records else ""
+        blamed = blame(said) if said.records else ""
         table.add_row(
             f"{(now - death.at).total_seconds():.0f} s ago",
             str(death.fence),
