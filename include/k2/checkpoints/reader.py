@@ -71,14 +71,16 @@ def read_offsets(path: Path, batch: int) -> list[dict[str, Any] | None]:
         raise CheckpointUnreadable(path, f"{error.strerror}: {error.filename}") from error
 
 
-def first_commit_after(path: Path, at: datetime) -> tuple[int, datetime] | None:
-    """The earliest batch of the retained ones whose commit was written after `at`, and when (the file's mtime).
+def first_commit_after(path: Path, at: datetime, above: int | None = None) -> tuple[int, datetime] | None:
+    """The earliest of the retained batches above `above` whose commit was written after `at`, and when (the file's mtime).
 
     None when there is none. Raises CheckpointUnreadable.
     """
     try:
         first = None
         for batch in reversed(_batches(path / "commits")):
+            if above is not None and batch <= above:
+                break
             try:
                 written = _written(path, f"commits/{batch}")
             except _Moved:

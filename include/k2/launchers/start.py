@@ -105,7 +105,7 @@ def start(
                 raise streams.LostRace(f"the fence of {stream} is {wanted.fence}, no longer {fence}: another watchdog has started it")
             if has_open_intent(wanted):
                 return _Intent(fence, True, wanted.launch_detected_at is not None, streams.accepted_loss(connection, stream, fence))
-            loss = None if moved_aside else _guard(runtime, connection, stream, wanted, preflight)
+            loss, begins_after = (None, None) if moved_aside else _guard(runtime, connection, stream, wanted, preflight)
             # An end that nobody saw is known by now only as this start's reason to be.
             streams.ended(connection, stream, fence, at=datetime.now(UTC), exit_code=None, reason=old_end)
             raised = streams.raise_fence(
@@ -116,6 +116,7 @@ def start(
                 reason=reason,
                 detected_at=detected_at,
                 decided_at=decided_at,
+                begins_after=begins_after,
             )
             if moved_aside:
                 streams.expect_new_checkpoint(connection, stream)
@@ -160,8 +161,11 @@ def start(
     return Started(intent.fence, driver.how, intent.adopted)
 
 
-def _guard(runtime: Runtime, connection: database.Connection, stream: str, wanted: Wanted, preflight: Preflight) -> Loss | None:
-    """The loss that a person has accepted, None when nothing would be lost. Raises NotSafe, _LossAhead, _Overtaken or retention.NotKnown."""
+def _guard(runtime: Runtime, connection: database.Connection, stream: str, wanted: Wanted, preflight: Preflight) -> tuple[Loss | None, int | None]:
+    """The loss that a person has accepted, None when nothing would be lost, and the last committed batch.
+
+    Raises NotSafe, _LossAhead, _Overtaken or retention.NotKnown.
+    """
     try:
         checkpoint = read_tail(runtime.checkpoint(stream))
     except CheckpointUnreadable as error:
@@ -173,7 +177,7 @@ def _guard(runtime: Runtime, connection: database.Connection, stream: str, wante
         raise _LossAhead(loss, adopted=adopted)
     if adopted and preflight.overtaken(connection, checkpoint) is not None:
         raise _Overtaken
-    return loss
+    return loss, checkpoint.last_commit_batch
 
 
 def _is_adopted(wanted: Wanted) -> bool:

@@ -221,6 +221,8 @@ class Wanted:
     """When the trouble was detected that the last launch answers; None of one that was asked for."""
     lately: tuple[Death, ...] = ()
     """Its last deaths, newest first."""
+    begins_after: int | None = None
+    """The last batch that its checkpoint had committed when the last launch was recorded."""
     answered: Mapping[str, datetime] = field(default_factory=dict)
     """Per dependency that had been away, when it last answered again."""
 

@@ -19,7 +19,7 @@ class LostRace(RuntimeError):
 
 _WANTED = """
     SELECT s.stream, s.desired, s.generation, s.fence, l.generation AS launch_generation,
-           l.detected_at AS launch_detected_at, l.intent_at, l.launched_at, l.first_commit_at, l.first_commit_batch, l.ended_at,
+           l.detected_at AS launch_detected_at, l.intent_at, l.launched_at, l.begins_after, l.first_commit_at, l.first_commit_batch, l.ended_at,
            (SELECT count(*) FROM k2.launches d
             WHERE d.stream = s.stream AND d.end_reason IN ('died', 'hung') AND coalesce(d.failure_class, '') NOT IN ('dependency', 'fenced')
             AND d.fence > greatest(
@@ -130,8 +130,11 @@ def raise_fence(
     reason: str,
     detected_at: datetime | None,
     decided_at: datetime | None = None,
+    begins_after: int | None = None,
 ) -> int:
     """Take the stream: raise its fence by one and record the intent to launch, in this transaction.
+
+    `begins_after` is the last batch that its checkpoint has committed.
 
     From the moment this commits, the catalog refuses every commit of an older driver.
     Raises LostRace when the fence is no longer the one that the caller has `seen`.
@@ -140,8 +143,8 @@ def raise_fence(
     if row is None:
         raise LostRace(f"the fence of {stream} is no longer {seen}: another watchdog has started it")
     connection.execute(
-        "INSERT INTO k2.launches (stream, fence, generation, reason, detected_at, decided_at) VALUES (%s, %s, %s, %s, %s, %s)",
-        (stream, row["fence"], generation, reason, detected_at, decided_at),
+        "INSERT INTO k2.launches (stream, fence, generation, reason, detected_at, decided_at, begins_after) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (stream, row["fence"], generation, reason, detected_at, decided_at, begins_after),
     )
     return int(row["fence"])
 

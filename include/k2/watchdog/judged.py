@@ -11,6 +11,7 @@ from k2.probes.reading import failed
 from k2.registry.observed import Decision, Observation, Reading, Verdict
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
+from k2.supervision.conclude import past
 from k2.supervision.judge import judge
 from k2.supervision.order import arrange
 
@@ -31,7 +32,7 @@ def examine(runtime: Runtime, observation: Observation, now: datetime) -> Look:
     if wanted is not None and driver is not None and wanted.first_commit_at is None and driver.fence == wanted.fence and driver.started_at is not None:
         path = runtime.checkpoint(observation.stream)
         try:
-            if first := first_commit_after(path, driver.started_at):
+            if first := first_commit_after(path, past(driver.started_at, now), wanted.begins_after):
                 found = True
                 wanted = replace(wanted, first_commit_at=first[1], first_commit_batch=first[0])
                 observation = replace(observation, wanted=replace(observation.wanted, value=wanted), checkpoint=Reading(now, read_tail(path)))

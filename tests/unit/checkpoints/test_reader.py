@@ -182,6 +182,8 @@ def test_first_commit_after(tmp_path: Path) -> None:
     assert first_commit_after(tmp_path, at(9)) == (10, at(10))
     assert first_commit_after(tmp_path, at(-1)) == (0, at(0))
     assert first_commit_after(tmp_path, at(11)) is None
+    assert first_commit_after(tmp_path, at(-1), 8) == (9, at(9)), "not those from before it, whatever the clock was"
+    assert first_commit_after(tmp_path, at(-1), 11) is None
     assert first_commit_after(tmp_path / "absent", at(0)) is None
 
 
