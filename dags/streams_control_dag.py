@@ -11,10 +11,10 @@ wanted. It touches no driver itself.
   is lost unless it stays down for longer than Kafka keeps records.
 * **restart** is stop and start in one: a new driver under a higher fence, on the same checkpoint. Of several streams, those
   that somebody has stopped are left alone. Loses and doubles nothing.
-* **upgrade** proves first, then restarts one stream with the code and configuration of now. A shadow, a process of the host
-  agent, runs its first batch on a copy of the checkpoint and writes it nowhere. If Spark accepts that, the driver drains and
-  its successor goes on from the same checkpoint under the next fence. If not, the driver is not touched, and `prove` fails
-  with Spark's own reason. Loses and doubles nothing.
+* **upgrade** proves first, then restarts with the code and configuration of now. For each stream in turn a shadow, a process
+  of the host agent, runs its first batch on a copy of the checkpoint and writes it nowhere. If Spark accepts all of them, the
+  drivers drain and their successors go on from the same checkpoints under the next fences. If not, no driver is touched, and
+  `prove` fails with Spark's own reason. Loses and doubles nothing.
 * **adopt** starts a stream that is held with the verdict REWIND. Its checkpoint is another one, or ends before a committed
   batch: it goes on from that; batches that are committed again are in the tables **twice**, records that the checkpoint has
   already passed are **never read**. Kafka no longer holds records: they are **skipped for ever**. The topic was made anew, or
@@ -77,7 +77,7 @@ with platform_dag(
     check = CheckRequest(task_id="check")
     # An answer within the same second finds the worker process still leaving, and Airflow fails the task for it: it asks again.
     approve = AskApproval(task_id="approve", check_task_id="check", retries=2, retry_delay=timedelta(seconds=2))
-    prove = ProveUpgrade(task_id="prove", execution_timeout=timedelta(minutes=6))
+    prove = ProveUpgrade(task_id="prove", execution_timeout=timedelta(minutes=30))
     record = RecordWish(task_id="record", approve_task_id="approve", prove_task_id="prove", outlets=[STREAMS])
     # It only waits and reads, and Airflow may fail a deferred task whose worker process was slow to leave.
     reach = ReachWish(task_id="reach", record_task_id="record", execution_timeout=timedelta(minutes=65), retries=2, retry_delay=timedelta(seconds=2))

@@ -90,25 +90,35 @@ def _to_skip(runtime: Runtime, stream: str, wanted: Wanted) -> Failure:
         raise RequestRefused(f"Nothing was recorded. {error}") from None
 
 
-def prove(runtime: Runtime, request: Request) -> Shadow:
-    """Have the host agent try the code and configuration of now on a copy of the stream's checkpoint. The running driver is not touched.
+def prove(runtime: Runtime, request: Request) -> list[Shadow]:
+    """Have the host agent try the code and configuration of now on a copy of each stream's checkpoint. No running driver is touched.
 
-    Raises RequestRefused when they do not fit, or when that could not be found out; the audit log keeps the reason.
+    Raises RequestRefused when they do not fit one of them, or when that could not be found out; the audit log keeps the reason.
     """
     with connect(runtime, "reader") as connection:
-        (stands,) = _unobjectionable(runtime, connection, request)
+        standings = _unobjectionable(runtime, connection, request)
+    chosen = wishes.targets(request.wish, request.choice, standings)
+    found: list[Shadow] = []
+    for stands in (s for s in standings if s.stream in chosen):
+        tried = _try(runtime, stands)
+        if found and tried.outcome is Outcome.COMPATIBLE and tried.made_of != found[0].made_of:
+            tried = Shadow(stands.stream, Outcome.UNKNOWN, f"code or configuration changed after {found[0].stream} was tried: ask again")
+        if tried.outcome is not Outcome.COMPATIBLE:
+            what = "does not fit its checkpoint" if tried.outcome is Outcome.INCOMPATIBLE else "could not be tried on its checkpoint"
+            because = f"{', '.join(chosen)} not upgraded, and no running driver touched: code or configuration of now {what}, {stands.stream}: {tried.because}"
+            outcome = "incompatible" if tried.outcome is Outcome.INCOMPATIBLE else "not proven"
+            conclude(runtime, request, dict.fromkeys(chosen, (outcome, because)))
+            raise RequestRefused(because)
+        found.append(tried)
+    return found
+
+
+def _try(runtime: Runtime, stands: Standing) -> Shadow:
     try:
         with AgentClient(runtime) as agent:
-            found = agent.shadow(stands.stream, str(stands.query_id), LIMIT_SECONDS)
+            return agent.shadow(stands.stream, str(stands.query_id), LIMIT_SECONDS)
     except (AgentUnavailable, AgentRefused) as error:
-        found = Shadow(stands.stream, Outcome.UNKNOWN, str(error))
-    if found.outcome is not Outcome.COMPATIBLE:
-        what = "does not fit its checkpoint" if found.outcome is Outcome.INCOMPATIBLE else "could not be tried on its checkpoint"
-        because = f"{stands.stream} was not upgraded, and its running driver was not touched: the code or configuration of now {what}: {found.because}"
-        outcome = "incompatible" if found.outcome is Outcome.INCOMPATIBLE else "not proven"
-        conclude(runtime, request, {stands.stream: (outcome, because)})
-        raise RequestRefused(because)
-    return found
+        return Shadow(stands.stream, Outcome.UNKNOWN, str(error))
 
 
 def to_skip(platform: Platform, stream: str, wanted: Wanted) -> Failure:

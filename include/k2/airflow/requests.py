@@ -90,7 +90,7 @@ class AskApproval(ApprovalOperator):
 
 
 class ProveUpgrade(BaseOperator):
-    """Before an upgrade, has the host agent try the code and configuration of now on a copy of the stream's checkpoint. Any other request passes."""
+    """Before an upgrade, has the host agent try the code and configuration of now on a copy of each stream's checkpoint. Any other request passes."""
 
     ui_color = "#dff3df"
 
@@ -106,8 +106,9 @@ class ProveUpgrade(BaseOperator):
             self.log.info("Nothing has to be proven.")
             return {"needed": False}
         found = control.prove(load_runtime(), request)
-        self.log.info("%s fits its checkpoint, after %s s: %s", found.stream, found.seconds, found.because)
-        return asdict(found) | {"outcome": str(found.outcome), "needed": True}
+        for shadow in found:
+            self.log.info("%s fits its checkpoint, after %s s: %s", shadow.stream, shadow.seconds, shadow.because)
+        return {"needed": True, "made_of": found[0].made_of, "shadows": [asdict(shadow) | {"outcome": str(shadow.outcome)} for shadow in found]}
 
 
 class RecordWish(BaseOperator):

@@ -13,9 +13,9 @@ from k2.supervision.verdicts import HEALTHY
 
 HELD_AS: dict[Wish, Verdict] = {Wish.ADOPT: Verdict.REWIND, Wish.SKIP_POISON: Verdict.POISONED}
 """Wishes that only make sense for a stream that is held with this verdict."""
-ONE_AT_A_TIME = frozenset({Wish.UPGRADE, *HELD_AS})
 RISKY = frozenset(HELD_AS)
-"""Wishes that may lose or double records: a second person looks at them first."""
+"""Wishes that may lose or double records: a second person looks at them first. Each is for one stream."""
+ANOTHER_DRIVER = frozenset({Wish.RESTART, Wish.UPGRADE})
 VERDICT_LIMIT = timedelta(minutes=5)
 """streams_watch looks every minute; an older verdict says nothing of now."""
 
@@ -70,23 +70,24 @@ def in_order(wish: Wish, streams: Iterable[str], platform: Platform) -> list[str
 
 
 def targets(wish: Wish, choice: str, standings: Sequence[Standing]) -> list[str]:
-    """The streams that a wish is about: a restart of several leaves alone what somebody has stopped."""
-    if wish is Wish.RESTART and names_several(choice):
+    """The streams that a wish is about: another driver for several leaves alone what somebody has stopped."""
+    if wish in ANOTHER_DRIVER and names_several(choice):
         return [s.stream for s in standings if s.desired == "running"]
     return [s.stream for s in standings]
 
 
 def objections(wish: Wish, choice: str, standings: Sequence[Standing], now: datetime) -> list[str]:
     """Why a request makes no sense, one sentence each with the field, its value and the fix. Empty when it may be recorded."""
-    if wish in ONE_AT_A_TIME and names_several(choice):
+    if wish in RISKY and names_several(choice):
         return [
             f"stream: {str(choice)!r} with action {wish.value!r}: that is done to one stream at a time: choose one of {', '.join(s.stream for s in standings)}"
         ]
-    if not targets(wish, choice, standings):
+    chosen = targets(wish, choice, standings)
+    if not chosen:
         return [f"action: {wish.value!r} of {str(choice)!r}: all of its streams are stopped: use action 'start'"]
-    if names_several(choice):
+    if names_several(choice) and wish is not Wish.UPGRADE:
         return []
-    return [f"action: {wish.value!r} of {s.stream}: {why}" for s in standings if (why := _objection(wish, s, now))]
+    return [f"action: {wish.value!r} of {s.stream}: {why}" for s in standings if s.stream in chosen and (why := _objection(wish, s, now))]
 
 
 def _objection(wish: Wish, stream: Standing, now: datetime) -> str | None:

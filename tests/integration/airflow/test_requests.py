@@ -112,7 +112,8 @@ def test_an_upgrade_proves_first_then_hands_over(platform_stack: Runtime, ui: Ai
     run = asked(ui, stream=stream, action="upgrade")
     assert ui.finished(DAG, run, 400) == "success", ui.log(DAG, run, "prove")
     proof = ui.result(DAG, run, "prove")
-    assert (proof["outcome"], proof["stream"]) == ("compatible", stream) and proof["rows"] > 0
+    (shadow,) = proof["shadows"]
+    assert (shadow["outcome"], shadow["stream"]) == ("compatible", stream) and shadow["rows"] > 0
     assert committing(platform_stack, stream, above=fence) == fence + 1
     assert [row["outcome"] for row in rows(platform_stack, run)] == ["recorded", "reached"]
     assert "drained" in ui.result(DAG, run, "reach")["reached"][stream]

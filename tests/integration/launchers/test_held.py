@@ -203,19 +203,39 @@ def test_an_upgrade_is_recorded_only_when_its_shadow_has_passed(watched: Watched
     before = watched.pid()
     request = control.Request(Wish.UPGRADE, STREAM, "the decoder was mended", "ann", "run 1")
     watched.home.mode("bad-shadow")
-    with pytest.raises(control.RequestRefused, match="its running driver was not touched: .* does not fit its checkpoint: tried q"):
+    with pytest.raises(control.RequestRefused, match=f"no running driver touched: .* does not fit its checkpoint, {STREAM}: tried q"):
         control.prove(watched.runtime, request)
     with pytest.raises(control.RequestRefused, match="is not what was tried"):
         control.record(watched.runtime, request)
     assert watched.watch() == {} and watched.pid() == before
     watched.home.mode("")
-    found = control.prove(watched.runtime, request)
+    (found,) = control.prove(watched.runtime, request)
     control.record(watched.runtime, request, proven=found.made_of)
     done = watched.watch()[STREAM]
     assert (done.action, done.fence) == (Action.REPLACE, 2) and "fence 1 drained" in done.detail and watched.pid() != before
     with database.connect(watched.runtime, "reader") as connection:
         rows = audit.recent(connection, STREAM)
     assert [row["outcome"] for row in rows] == ["recorded", "incompatible"] and "tried q" in rows[1]["after"]["because"]
+
+
+def test_an_upgrade_of_a_layer_is_for_all_of_it_or_none(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream has its trial, but one that somebody has stopped; when all have passed all are replaced, and one that fails keeps all as they are."""
+    monkeypatch.setenv("K2_PLATFORM", watched.home.environment["K2_PLATFORM"])
+    watched.up()
+    watched.want("stopped", "bronze_kraken")
+    watched.watch()
+    request = control.Request(Wish.UPGRADE, "all", "a new version", "ann", "run 1")
+    running = [name for name in watched.names if name != "bronze_kraken"]
+    watched.home.mode("bad-shadow")
+    with pytest.raises(control.RequestRefused, match="not upgraded, and no running driver touched"):
+        control.prove(watched.runtime, request)
+    with database.connect(watched.runtime, "reader") as connection:
+        assert [audit.recent(connection, name)[0]["outcome"] for name in running] == ["incompatible"] * 3
+    watched.home.mode("")
+    found = control.prove(watched.runtime, request)
+    assert sorted(shadow.stream for shadow in found) == sorted(running) and len({shadow.made_of for shadow in found}) == 1
+    assert set(control.record(watched.runtime, request, proven=found[0].made_of)) == set(running)
+    assert {name: (done.action, done.fence) for name, done in watched.watch().items()} == dict.fromkeys(running, (Action.REPLACE, 2))
 
 
 def test_a_crash_loop_is_held(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,12 +148,19 @@ def test_a_request_must_make_sense(wish: Wish, now: Standing, words: str | None)
         assert len(found) == 1 and found[0].startswith(f"action: '{wish}' of bronze_kraken: ") and words in found[0]
 
 
-@pytest.mark.parametrize("wish", [Wish.ADOPT, Wish.SKIP_POISON, Wish.UPGRADE])
+@pytest.mark.parametrize("wish", [Wish.ADOPT, Wish.SKIP_POISON])
 @pytest.mark.parametrize("choice", Selection)
 def test_some_things_are_done_to_one_stream_at_a_time(wish: Wish, choice: Selection) -> None:
     """Whatever the streams are, and the streams to choose from are named."""
     (found,) = objections(wish, choice, [standing(**REWIND), standing("silver_kraken")], NOW)
     assert found == f"stream: '{choice}' with action '{wish}': that is done to one stream at a time: choose one of bronze_kraken, silver_kraken"
+
+
+def test_an_upgrade_of_several_is_for_all_of_them() -> None:
+    """One that could not be tried keeps the others waiting, but one that somebody has stopped does not."""
+    assert objections(Wish.UPGRADE, "bronze", [standing(), standing("bronze_binance", **STOPPED)], NOW) == []
+    (found,) = objections(Wish.UPGRADE, "bronze", [standing(), standing("bronze_binance", batch=None)], NOW)
+    assert found.startswith("action: 'upgrade' of bronze_binance: it has not committed a batch yet")
 
 
 def test_a_restart_of_several_leaves_alone_what_was_stopped() -> None:
