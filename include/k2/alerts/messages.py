@@ -129,7 +129,7 @@ def window_over(window: Window, happened: Sequence[dict[str, Any]], routes: Rout
 def subject(key: str) -> str:
     """What an incident is about, from its key.
 
-    Keys: stream:<stream>, held:<stream>, certificate:<stream>, budget:<stream>, dependency:<name>, watchers:<watcher>,
+    Keys: stream:<stream>, held:<stream>, certificate:<stream>, budget:<stream>, memory:<stream>, dependency:<name>, watchers:<watcher>,
     dag:<dag>[:<task>] or health:<check>:<subject or *>:<status>.
     """
     parts = key.split(":")

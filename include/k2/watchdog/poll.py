@@ -19,6 +19,7 @@ from k2.state import database, watchers
 from k2.supervision.edges import Mark, edges, rest
 from k2.watchdog.judged import Look, dated, examine, in_order
 from k2.watchdog.looking import not_read
+from k2.watchdog.memory import MemoryWatch
 from k2.watchdog.recording import record, silence
 from k2.watchdog.turns import Turns
 
@@ -55,6 +56,7 @@ class Poll:
         self._clock, self._monotonic = clock, monotonic
         periods = {name: float(min(spec.trigger_seconds, READ_EVERY_SECONDS)) for name, spec in runtime.platform.streams.items()}
         self._turns = Turns(periods, monotonic())
+        self._memory = MemoryWatch(runtime.platform, self._quick.state, monotonic)
         self._progress: dict[str, Progress] = {}
         self._marks: dict[str, Mark] = {}
         self._dead: dict[str, datetime] = {}
@@ -93,6 +95,7 @@ class Poll:
             self._remember(looks, now)
             self._write(looks, fresh.keys() | changed, now)
             self._ask(quick, changed)
+            self._memory.look(quick.drivers.newest, now)
             return fired
 
     def _look_at_the_clock(self) -> None:

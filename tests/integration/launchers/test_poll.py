@@ -15,6 +15,8 @@ import pytest
 from k2 import watchdog
 from k2.registry.observed import Action, Decision, Verdict
 from k2.state import database, incidents, streams, watchers
+from k2.supervision import memory as supervision_memory
+from k2.watchdog import memory as watchdog_memory
 
 STREAM = "bronze_binance"
 Watched = Any
@@ -110,3 +112,22 @@ def test_the_database_tells_the_poll_what_changed(watched: Watched, poll: watchd
     watched.look()
     with database.connect(watched.runtime, "reader") as connection:
         assert streams.wanted(connection, "silver_kraken").known_batch == 1
+
+
+def test_a_driver_that_runs_out_of_memory_pages(watched: Watched, poll: watchdog.Poll, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the host agent measures it; over as soon as it uses less."""
+    monkeypatch.setattr(supervision_memory, "LASTS", timedelta(0))
+    monkeypatch.setattr(supervision_memory, "limit_mb", lambda platform, stream: 1.0 if stream == STREAM else 10_000.0)
+    monkeypatch.setattr(watchdog_memory, "LOOK_EVERY_SECONDS", 0.1)
+    watched.up()
+
+    def page() -> dict[str, Any] | None:
+        ticks(poll, 1)
+        return next((i for i in watched.incidents() if i["key"] == f"memory:{STREAM}"), None)
+
+    watched.home.wait_until(page, "it is told", seconds=30)
+    told = page()
+    assert told is not None and (told["severity"], told["title"]) == ("page", f"Stream {STREAM} runs out of memory") and "restart" in told["detail"]
+    monkeypatch.setattr(supervision_memory, "limit_mb", lambda platform, stream: 10_000.0)
+    watched.home.wait_until(lambda: (found := page()) and found["resolved_at"], "it is over", seconds=30)
+    assert [i["key"] for i in watched.incidents() if i["key"].startswith("memory:")] == [f"memory:{STREAM}"]

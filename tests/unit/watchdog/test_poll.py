@@ -125,6 +125,7 @@ def following(world: World) -> Any:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
+    monkeypatch.setattr(poll_module, "MemoryWatch", lambda *_: SimpleNamespace(look=lambda *_: None))
     monkeypatch.setattr(poll_module, "record", lambda world, runtime, looks, at: world.written.append({f.decision.stream: f.decision.verdict for f in looks}))
     monkeypatch.setattr(poll_module.watchers, "looked", lambda world, who, detail: world.written.append((who, detail)))
     return made
