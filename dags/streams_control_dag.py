@@ -78,7 +78,7 @@ with platform_dag(
     # An answer within the same second finds the worker process still leaving, and Airflow fails the task for it: it asks again.
     approve = AskApproval(task_id="approve", check_task_id="check", retries=2, retry_delay=timedelta(seconds=2))
     prove = ProveUpgrade(task_id="prove", execution_timeout=timedelta(minutes=30))
-    record = RecordWish(task_id="record", approve_task_id="approve", prove_task_id="prove", outlets=[STREAMS])
+    record = RecordWish(task_id="record", check_task_id="check", approve_task_id="approve", prove_task_id="prove", outlets=[STREAMS])
     # It only waits and reads, and Airflow may fail a deferred task whose worker process was slow to leave.
     reach = ReachWish(task_id="reach", record_task_id="record", execution_timeout=timedelta(minutes=65), retries=2, retry_delay=timedelta(seconds=2))
     check >> approve >> prove >> record >> reach

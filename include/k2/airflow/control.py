@@ -11,7 +11,10 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from k2.checkpoints.reader import CheckpointUnreadable, read_tail
+from k2.checkpoints.retention import Loss
 from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
+from k2.launchers.retention import NotKnown, Preflight
 from k2.launchers.spares import fingerprint
 from k2.registry.observed import Failure, Verdict, Wanted
 from k2.registry.platform import Platform
@@ -54,19 +57,32 @@ class Checked:
     streams: list[str]
     risky: bool
     body: str = ""
+    loss: dict[str, Any] | None = None
+    """What adopting would lose as things are, as of k2.checkpoints.retention.Loss; None for nothing."""
 
 
 def check(runtime: Runtime, request: Request) -> Checked:
     """Raises RequestRefused with every objection, or database.StateUnavailable. Records nothing."""
     with connect(runtime, "reader") as connection:
         standings = _unobjectionable(runtime, connection, request)
+        loss = _loss(runtime, connection, request)
         certified = {name: f"{row['color']}, {row['at']:%Y-%m-%d %H:%M} UTC" for name, row in certificates.latest(connection).items()}
     streams = wishes.targets(request.wish, request.choice, standings)
     if not wishes.needs_approval(request.wish, request.choice):
         return Checked(streams, risky=False)
     about = [s for s in standings if s.stream in streams]
-    body = wishes.asking(request.who, request.wish, request.choice, request.reason, about, certified, runtime.platform)
-    return Checked(streams, risky=True, body=body)
+    body = wishes.asking(request.who, request.wish, request.choice, request.reason, about, certified, runtime.platform, loss.sentence if loss else "")
+    return Checked(streams, risky=True, body=body, loss=loss.as_dict() if loss else None)
+
+
+def _loss(runtime: Runtime, connection: Connection, request: Request) -> Loss | None:
+    """What adopting the stream would lose as things are. Raises RequestRefused when that cannot be known."""
+    if request.wish is not Wish.ADOPT:
+        return None
+    try:
+        return Preflight(runtime, request.choice).loss(connection, read_tail(runtime.checkpoint(request.choice)))
+    except (NotKnown, CheckpointUnreadable) as error:
+        raise RequestRefused(f"Nothing was recorded. What {request.choice} would lose cannot be known: {error}: mend that, then ask again") from None
 
 
 def _unobjectionable(runtime: Runtime, connection: Connection, request: Request) -> list[Standing]:
@@ -136,11 +152,13 @@ def to_skip(platform: Platform, stream: str, wanted: Wanted) -> Failure:
     return found
 
 
-def record(runtime: Runtime, request: Request, *, approved_by: str | None = None, proven: str | None = None) -> dict[str, int]:
+def record(
+    runtime: Runtime, request: Request, *, approved_by: str | None = None, proven: str | None = None, shown: dict[str, Any] | None = None
+) -> dict[str, int]:
     """Write down the wish for each stream, all or none. Returns the generation to wait for, per stream.
 
-    `proven` is the fingerprint of what a shadow has tried. Raises RequestRefused when the request makes no sense any more,
-    or needs an approval or a proof that it does not have.
+    `proven` is the fingerprint of what a shadow has tried, `shown` the loss that whoever approved an adoption was told.
+    Raises RequestRefused when the request makes no sense any more, or needs an approval or a proof that it does not have.
     """
     wish = request.wish
     if wish is Wish.UPGRADE and proven != fingerprint(runtime):
@@ -150,6 +168,9 @@ def record(runtime: Runtime, request: Request, *, approved_by: str | None = None
     wants = {}
     with connect(runtime, "control") as connection:
         standings = _unobjectionable(runtime, connection, request)
+        loss = _loss(runtime, connection, request)
+        if loss is not None and (shown is None or not Loss.of(shown).covers(loss)):
+            raise RequestRefused(f"Nothing was recorded. It would lose more by now than whoever approved it was told: {loss.sentence}: ask again")
         common = {"who": request.who, "action": str(wish), "reason": request.reason, "request": request.run_id, "approved_by": approved_by}
         for stream in wishes.targets(wish, request.choice, standings):
             now = state.wanted(connection, stream)
@@ -160,7 +181,7 @@ def record(runtime: Runtime, request: Request, *, approved_by: str | None = None
             else:
                 if wish is Wish.SKIP_POISON:
                     skips.add(connection, stream, _to_skip(runtime, stream, now), who=request.who, reason=request.reason)
-                wants[stream] = state.want(connection, stream, wish.desired, adopt=wish is Wish.ADOPT, **common)
+                wants[stream] = state.want(connection, stream, wish.desired, adopt=wish is Wish.ADOPT, accepted_loss=shown, **common)
     return wants
 
 

@@ -116,8 +116,9 @@ class RecordWish(BaseOperator):
 
     ui_color = "#d6e9f8"
 
-    def __init__(self, *, approve_task_id: str, prove_task_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, check_task_id: str, approve_task_id: str, prove_task_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.check_task_id = check_task_id
         self.approve_task_id = approve_task_id
         self.prove_task_id = prove_task_id
 
@@ -129,7 +130,8 @@ class RecordWish(BaseOperator):
         approved_by = context["ti"].xcom_pull(task_ids=self.approve_task_id, key=APPROVED_BY)
         proof = context["ti"].xcom_pull(task_ids=self.prove_task_id) or {}
         since = datetime.now(UTC)
-        wants = control.record(load_runtime(), request, approved_by=approved_by, proven=proof.get("made_of"))
+        shown = context["ti"].xcom_pull(task_ids=self.check_task_id)["loss"]
+        wants = control.record(load_runtime(), request, approved_by=approved_by, proven=proof.get("made_of"), shown=shown)
         self.log.info("Recorded: %s of %s, approved by: %s. Generations: %s", request.wish, ", ".join(wants), approved_by or "nobody had to", wants)
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {"who": request.who, "action": str(request.wish), "streams": list(wants)}

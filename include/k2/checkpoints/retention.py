@@ -21,6 +21,20 @@ class Loss:
     sentence: str
     lost: Mapping[str, Span] = field(default_factory=dict)
 
+    def covers(self, found: Loss) -> bool:
+        """Whether whoever accepted this has accepted that: the same kind of loss, and nothing beyond these offsets."""
+        if not self.lost or not found.lost:
+            return not self.lost and not found.lost
+        return all(p in self.lost and self.lost[p][0] <= first and end <= self.lost[p][1] for p, (first, end) in found.lost.items())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"sentence": self.sentence, "lost": {partition: list(span) for partition, span in self.lost.items()}}
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Loss:
+        """From what `as_dict` gave."""
+        return cls(found["sentence"], {partition: (first, end) for partition, (first, end) in found["lost"].items()})
+
 
 def kafka_loss(topic: str, next_offsets: Mapping[str, int], planned: Mapping[str, int], starts: Mapping[str, int], ends: Mapping[str, int]) -> Loss | None:
     """Compare, per partition, the next offset and the end of the batch in flight with what the topic holds; None when nothing is missing.

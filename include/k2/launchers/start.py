@@ -173,8 +173,11 @@ def _guard(runtime: Runtime, connection: database.Connection, stream: str, wante
     if how := rewound(wanted, checkpoint):
         raise NotSafe(how)
     loss, adopted = preflight.loss(connection, checkpoint), _is_adopted(wanted)
-    if loss is not None and not (adopted and loss.lost):
-        raise _LossAhead(loss, adopted=adopted)
+    if loss is not None:
+        told = streams.adopted_loss(connection, stream) if adopted else None
+        accepted = told is not None and Loss.of(told).covers(loss)
+        if not (accepted and loss.lost):
+            raise _LossAhead(loss, adopted=accepted)
     if adopted and preflight.overtaken(connection, checkpoint) is not None:
         raise _Overtaken
     return loss, checkpoint.last_commit_batch

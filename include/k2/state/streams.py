@@ -94,17 +94,18 @@ def want(
     action: str,
     reason: str,
     adopt: bool = False,
+    accepted_loss: Mapping[str, Any] | None = None,
     request: str | None = None,
     approved_by: str | None = None,
 ) -> int:
     """Record what a person wants of a stream, with the audit entry. Returns the new generation.
 
-    With `adopt`, its checkpoint is right as it is now.
+    With `adopt`, its checkpoint is right as it is now, and what its source lost may be lost: no more than `accepted_loss`.
     """
     connection.execute("SELECT 1 FROM k2.streams WHERE stream = %s FOR UPDATE", (stream,))
     before = audit.standing(connection, stream)
     if adopt:
-        forget_checkpoint(connection, stream)
+        forget_checkpoint(connection, stream, accepted_loss)
     connection.execute("UPDATE k2.streams SET desired = %s, generation = generation + 1 WHERE stream = %s", (desired, stream))
     after = audit.standing(connection, stream)
     audit.record(
@@ -232,9 +233,12 @@ def hold(connection: Connection, stream: str, generation: int, why: str) -> None
     connection.execute("UPDATE k2.streams SET held_for = %s WHERE stream = %s AND generation = %s", (why, stream, generation))
 
 
-def forget_checkpoint(connection: Connection, stream: str) -> None:
+def forget_checkpoint(connection: Connection, stream: str, accepted_loss: Mapping[str, Any] | None = None) -> None:
     """The generation that is about to be asked for adopts the stream: its checkpoint is right as it is now, and what its source lost is lost."""
-    connection.execute("UPDATE k2.streams SET held_for = NULL, adopted_generation = generation + 1 WHERE stream = %s", (stream,))
+    connection.execute(
+        "UPDATE k2.streams SET held_for = NULL, adopted_generation = generation + 1, adopted_loss = %s WHERE stream = %s",
+        (Jsonb(accepted_loss) if accepted_loss else None, stream),
+    )
     expect_new_checkpoint(connection, stream)
 
 
@@ -248,6 +252,12 @@ def record_adoption(connection: Connection, stream: str, fence: int, lost: Mappi
     connection.execute(
         "UPDATE k2.launches SET adopted = true, accepted_loss = %s WHERE stream = %s AND fence = %s", (Jsonb(lost) if lost else None, stream, fence)
     )
+
+
+def adopted_loss(connection: Connection, stream: str) -> dict[str, Any] | None:
+    """What the last person who adopted the stream was told that it would lose; None for nothing."""
+    row = connection.execute("SELECT adopted_loss FROM k2.streams WHERE stream = %s", (stream,)).fetchone()
+    return row["adopted_loss"] if row else None
 
 
 def accepted_loss(connection: Connection, stream: str, fence: int) -> dict[str, list[int]] | None:

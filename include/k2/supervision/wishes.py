@@ -171,17 +171,20 @@ def progress(desired: str, generation: int, wanted: Wanted, verdict: Verdict | N
     return Progress(False, False, f"launched, no commit yet: {verdict or 'no verdict yet'}: {because}{before}")
 
 
-def asking(who: str, wish: Wish, choice: str, reason: str, standings: Sequence[Standing], certificates: Mapping[str, str], platform: Platform) -> str:
-    """What the person who approves reads, as Markdown. `certificates` has a sentence on the last one of a stream."""
+def asking(
+    who: str, wish: Wish, choice: str, reason: str, standings: Sequence[Standing], certificates: Mapping[str, str], platform: Platform, loss: str = ""
+) -> str:
+    """What the person who approves reads, as Markdown. `certificates` has a sentence on the last one of a stream; `loss` is what adopting would lose now."""
     rows = "\n".join(
         f"| {s.stream} | {s.verdict or 'not judged yet'} | {'cannot be known' if s.lag_rows is None else f'{s.lag_rows:,}'} "
         f"| {'none' if s.batch is None else s.batch} | {certificates.get(s.stream, 'none')} |"
         for s in standings
     )
+    found = f"\n\n**Found now:** {loss}." if loss else ""
     held = "".join(f"\n\n{s.stream}: {s.because}." for s in standings if wish in HELD_AS and s.because)
     return (
         f"**{who}** asks for **{wish}** of **{choice}**: {reason}\n\n"
-        f"| stream | now | rows behind | last committed batch | last certificate |\n| --- | --- | --- | --- | --- |\n{rows}{held}\n\n"
+        f"| stream | now | rows behind | last committed batch | last certificate |\n| --- | --- | --- | --- | --- |\n{rows}{held}{found}\n\n"
         f"**What it does.** {consequences(wish, platform)}\n\n"
         f"No answer within {platform.control.approval_minutes} minutes is a no, and changes nothing."
     )

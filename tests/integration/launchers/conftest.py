@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from k2 import watchdog
+from k2.airflow import control
 from k2.launchers import records, retention, sessions
 from k2.launchers.client import AgentClient, AgentUnavailable
 from k2.launchers.spares import read_spares
@@ -26,8 +27,9 @@ from k2.probes import iceberg, kafka
 from k2.processes import ProcessId
 from k2.registry.files import REGISTRY
 from k2.registry.history import Chain
-from k2.registry.observed import Decision, Driver, DriverState
+from k2.registry.observed import Decision, Driver, DriverState, Verdict
 from k2.registry.runtime import Runtime
+from k2.registry.wishes import Wish
 from k2.state import database, streams
 
 from ...stacks import absent
@@ -295,9 +297,10 @@ class Watched:
             streams.want(connection, stream, desired, who="test", action="test", reason="test")
 
     def adopt(self, stream: str = STREAM) -> None:
-        with database.connect(self.runtime, "control") as connection:
-            streams.forget_checkpoint(connection, stream)
-            streams.want(connection, stream, "running", who="test", action="adopt", reason="test")
+        """As a person does, who was told what would be lost, and somebody who approved it."""
+        assert self.look()[stream].verdict is Verdict.REWIND
+        request = control.Request(Wish.ADOPT, stream, "this is right", "ann", "run")
+        control.record(self.runtime, request, approved_by="bob", shown=control.check(self.runtime, request).loss)
 
     def ledger(self, stream: str = STREAM) -> list[dict[str, Any]]:
         with database.connect(self.runtime, "reader") as connection:

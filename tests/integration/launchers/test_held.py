@@ -57,6 +57,13 @@ def test_a_stream_whose_place_kafka_no_longer_holds_is_never_started(watched: Wa
     watched.want("running")
     assert watched.watch() == {} and len(watched.ledger()) == 1
 
+    request = control.Request(Wish.ADOPT, STREAM, "they are lost", "ann", "run")
+    asked = control.check(watched.runtime, request)
+    assert f"**Found now:** {lost}" in asked.body
+    watched.kafka.start = 110
+    with pytest.raises(control.RequestRefused, match="would lose more by now than whoever approved it was told: Kafka no longer holds 70 records"):
+        control.record(watched.runtime, request, approved_by="bob", shown=asked.loss)
+    watched.kafka.start = 100
     watched.adopt()
     assert watched.watch()[STREAM].fence == 2
     launch = watched.ledger()[-1]

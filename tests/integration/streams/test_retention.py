@@ -73,7 +73,7 @@ def test_records_that_retention_took(lab: Lab) -> None:
 
     with connect(lab.runtime, "control") as connection:
         assert streams.wanted(connection, stream).held_for
-        streams.forget_checkpoint(connection, stream)
+        streams.forget_checkpoint(connection, stream, {"sentence": "5 records", "lost": {"0": [10, 15]}})
         streams.want(connection, stream, "running", who="test", action="adopt", reason="test")
     second = agent.start(stream)
     lab.wait_until(lambda: len(lab.rows(stream)) == 20 * PARTITIONS - 5 and lab.is_settled(stream), "the rest", alive=second, pause=0.3)

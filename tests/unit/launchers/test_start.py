@@ -32,6 +32,7 @@ class World:
         self.wanted = STANDS
         self.loss: Loss | None = None
         self.overtaken: int | None = None
+        self.told: Loss | None = None
         self.runtime: Any = SimpleNamespace(checkpoint=lambda stream: folder / "checkpoints" / stream, accepted_loss=lambda *_: folder / "run" / "loss.json")
         self.agent: Any = SimpleNamespace(drivers=dict, launch=self.launch)
         (folder / "checkpoints" / STREAM).mkdir(parents=True)
@@ -41,6 +42,7 @@ class World:
         monkeypatch.setattr(protocol, "Preflight", lambda *_: SimpleNamespace(loss=lambda *_: self.loss, overtaken=lambda *_: self.overtaken))
         monkeypatch.setattr(protocol.streams, "wanted", lambda *_: self.wanted)
         monkeypatch.setattr(protocol.streams, "raise_fence", self.raise_fence)
+        monkeypatch.setattr(protocol.streams, "adopted_loss", lambda *_: self.told.as_dict() if self.told else None)
         for name in ("ended", "launched", "hold", "record_adoption", "expect_new_checkpoint", "accepted_loss"):
             monkeypatch.setattr(protocol.streams, name, self.note(name))
 
@@ -83,16 +85,29 @@ def test_a_loss_is_held_and_nothing_is_launched(world: World, loss: Loss) -> Non
 
 def test_an_adopted_loss_is_recorded_and_told_to_the_driver(world: World) -> None:
     """With the launch, in the transaction that raises its fence; the file is there before the driver is."""
-    world.loss, world.wanted = LOST, replace(STANDS, adopted_generation=2, launch_generation=1)
+    world.loss, world.told, world.wanted = LOST, LOST, replace(STANDS, adopted_generation=2, launch_generation=1)
     told: list[Any] = []
     world.agent.launch = lambda *_, **__: told.append(json.loads(world.runtime.accepted_loss().read_text())) or SimpleNamespace(how="cold")
     assert world.start() == [("raise_fence", 6), ("record_adoption", STREAM, 6, {"0": (10, 15)})]
     assert told == [{"0": [10, 15]}]
 
 
+@pytest.mark.parametrize("told", [None, GONE, Loss("fewer", {"0": (10, 14)}), Loss("elsewhere", {"1": (10, 15)})])
+def test_more_than_was_told_is_held_again(world: World, told: Loss | None) -> None:
+    """What is lost beyond the offsets that somebody has accepted, or in another way, needs another word."""
+    world.loss, world.told, world.wanted = LOST, told, replace(STANDS, adopted_generation=2, launch_generation=1)
+    with pytest.raises(protocol.NotSafe, match=LOST.sentence):
+        world.start()
+    assert [step[0] for step in world.did] == ["hold"]
+    world.loss, world.told = GONE, LOST
+    with pytest.raises(protocol.NotSafe, match=GONE.sentence):
+        world.start()
+    assert world.runtime.checkpoint(STREAM).exists()
+
+
 def test_an_adopted_loss_of_everything_begins_anew(world: World) -> None:
     """The checkpoint is moved aside before the fence is raised, and what was known of it counts no more."""
-    world.loss, world.wanted = GONE, replace(STANDS, adopted_generation=2, first_commit_at=None)
+    world.loss, world.told, world.wanted = GONE, GONE, replace(STANDS, adopted_generation=2, first_commit_at=None)
     assert world.start() == [
         ("expect_new_checkpoint", STREAM),
         ("raise_fence", 6),
@@ -132,7 +147,7 @@ def test_an_old_driver_that_cannot_be_killed_keeps_nobody_waiting(world: World, 
 
 def test_an_adoption_is_used_up_by_a_commit(world: World) -> None:
     """The same loss after the first commit of the adopted generation is held again."""
-    world.loss, world.wanted = LOST, replace(STANDS, adopted_generation=2)
+    world.loss, world.told, world.wanted = LOST, LOST, replace(STANDS, adopted_generation=2)
     with pytest.raises(protocol.NotSafe):
         world.start()
     assert [step[0] for step in world.did] == ["hold"]
