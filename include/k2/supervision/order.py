@@ -38,7 +38,7 @@ def arrange(platform: Platform, seen: Sequence[Pair], now: datetime) -> list[Dec
             held[decision.stream] = replace(decision, action=Action.WAIT, because=because, not_before=until)
         elif room <= 0:
             because = f"{decision.because}; {platform.restart.at_once} other streams are on their way back, more are not started at once"
-            held[decision.stream] = replace(decision, action=Action.WAIT, because=because)
+            held[decision.stream] = replace(decision, action=Action.WAIT, because=because, not_before=None)  # nobody knows when
         else:
             room -= 1
     return [held.get(decision.stream, decision) for _, decision in seen]

@@ -90,6 +90,8 @@ def test_starts_that_do_not_come_about_keep_nobody_waiting() -> None:
         return observation, replace(decision, not_before=ago(590))
 
     assert started([overdue("bronze_binance"), overdue("bronze_kraken"), dead("silver_binance"), well("silver_kraken")])[-1:] == ["silver_binance"]
+    late = [decision for decision in arrange(PLATFORM, [overdue(name) for name in NAMES], NOW) if decision.action is Action.WAIT]
+    assert [decision.not_before for decision in late] == [None, None], "when it is its turn is not known"
     seen = [overdue(name) for name in NAMES]
     tried = set()
     for turn in range(20):
