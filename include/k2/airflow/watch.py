@@ -9,6 +9,7 @@ from typing import Any
 
 from k2 import watchdog
 from k2.registry.runtime import Runtime
+from k2.supervision.explain import action
 
 
 class ActionFailed(RuntimeError):
@@ -69,8 +70,7 @@ def table(watch: Watch) -> str:
     seen = [("stream", "verdict", "action", "driver", "last commit", "behind", "because")]
     for look in watch.looks:
         decision = look.decision
-        action = str(decision.action) + (f" until {decision.not_before:%H:%M:%S}" if decision.not_before else "")
-        seen.append((decision.stream, str(decision.verdict), action, _driver(look), _last_commit(look), _behind(look), decision.because))
+        seen.append((decision.stream, str(decision.verdict), action(decision), _driver(look), _last_commit(look), _behind(look), decision.because))
     done = [("stream", "did", "result", "detail"), *((d.stream, str(d.action), "done" if d.ok else "FAILED", d.detail) for d in watch.done)]
     certified = [
         f"Certificate of {w.stream}: {w.certificate.color}: {w.certificate.sentence()}" if w.certificate else f"No certificate of {w.stream}: {w.error}"

@@ -1,4 +1,4 @@
-"""An observation as rows for people: what each source said, how old that is, and what could not be read. Pure."""
+"""An observation as rows for people: what each source said, how old that is, and what could not be read; and what follows. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from k2.registry.observed import Observation, Reading
+from k2.registry.observed import Action, Decision, Observation, Reading
 
 SOURCES = {
     "wanted": "what is wanted",
@@ -35,6 +35,13 @@ class Row:
     @property
     def text(self) -> str:
         return f"could not be read: {self.error}" if self.error is not None else ", ".join(f"{name} {value}".strip() for name, value in self.fields)
+
+
+def action(decision: Decision) -> str:
+    """What follows from a verdict, and when."""
+    if decision.not_before is None:
+        return str(decision.action)
+    return f"{decision.action} {'until' if decision.action is Action.WAIT else 'since'} {decision.not_before:%H:%M:%S} UTC"
 
 
 def rows(observation: Observation, now: datetime) -> list[Row]:

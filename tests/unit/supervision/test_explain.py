@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from k2.registry.observed import Checkpoint, Driver, DriverState, Head, Observation, QueryStatus, Reading, Wanted
-from k2.supervision.explain import SOURCES, rows
+from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Head, Observation, QueryStatus, Reading, Verdict, Wanted
+from k2.supervision.explain import SOURCES, action, rows
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOPIC = {"trades": {"0": 7, "1": 9}}
@@ -41,3 +41,11 @@ def test_older_drivers_and_the_registry_are_rows_too() -> None:
     """When there are any, and when it was asked."""
     found = rows(replace(SEEN, others=(Driver(DriverState.RUNNING, 1),), registry=Reading(NOW, True)), NOW)
     assert [(row.source, row.text) for row in found[-2:]] == [("the schema registry", "answers"), ("an older driver", "state running, fence 1, how cold")]
+
+
+def test_what_follows_says_when() -> None:
+    """What waits, until when; what is due, since when."""
+    waits = Decision("s", Verdict.DEAD, Action.WAIT, "it died", not_before=datetime(2026, 1, 1, 3, 4, 5, tzinfo=UTC))
+    assert action(waits) == "wait until 03:04:05 UTC"
+    assert action(replace(waits, action=Action.START)) == "start since 03:04:05 UTC"
+    assert action(replace(waits, not_before=None)) == "wait"

@@ -62,17 +62,16 @@ def render(observation: Observation, decision: Decision, now: datetime) -> Group
     from rich.markup import escape
     from rich.table import Table
 
-    from k2.supervision.explain import rows
+    from k2.supervision.explain import action, rows
 
     table = Table("Source", "Age", "Reading", box=None, header_style="bold", pad_edge=False)
     for row in rows(observation, now):
         age = "" if row.age_seconds is None else f"{row.age_seconds:.1f} s"
         table.add_row(row.source, age, f"[red]{escape(row.text)}[/]" if row.error is not None else escape(row.text))
-    action = f"{decision.action}" + (f", not before {decision.not_before:%H:%M:%S} UTC" if decision.not_before else "")
     parts = [table]
     if observation.wanted.value is not None and observation.wanted.value.lately:
         parts += ["", _deaths(observation.wanted.value.lately, now)]
-    return Group(f"[bold]{observation.stream}[/] is [bold]{decision.verdict}[/]: {escape(decision.because)}", f"What follows: {action}", "", *parts)
+    return Group(f"[bold]{observation.stream}[/] is [bold]{decision.verdict}[/]: {escape(decision.because)}", f"What follows: {action(decision)}", "", *parts)
 
 
 def _deaths(lately: Sequence[Death], now: datetime) -> Table:
