@@ -91,22 +91,22 @@ def test_an_adopted_checkpoint_that_ends_before_its_table(lab: Lab) -> None:
     stream = f"bronze_{lab.name}_{EXCHANGE}"
     agent = Agent(lab)
     path = lab.checkpoint(stream)
-    lab.produce(EXCHANGE, [b"zero"] * PARTITIONS, NOW_MS)
+    lab.produce(EXCHANGE, [b"older 0"] * PARTITIONS, NOW_MS)
     first = agent.start(stream)
     settled = lambda: lab.is_settled(stream)  # noqa: E731
-    lab.wait_until(lambda: has(lab, stream, b"zero") >= PARTITIONS and settled(), "the first batch", alive=first, pause=0.3)
+    lab.wait_until(lambda: has(lab, stream, b"older 0") >= PARTITIONS and settled(), "the first batch", alive=first, pause=0.3)
     first.kill()
     copy = path.with_name("copy")
     shutil.copytree(path, copy)
     first = agent.start(stream)
-    for value in (b"one", b"two"):
+    for value in (b"older 1", b"older 2"):
         lab.produce(EXCHANGE, [value] * PARTITIONS, NOW_MS)
         lab.wait_until(lambda value=value: has(lab, stream, value) == PARTITIONS and settled(), "another batch", alive=first, pause=0.3)
     lab.seen(first)
     first.kill()
     shutil.rmtree(path)
     copy.rename(path)
-    lab.produce(EXCHANGE, [b"three"] * PARTITIONS, NOW_MS)
+    lab.produce(EXCHANGE, [b"older 3"] * PARTITIONS, NOW_MS)
     with pytest.raises(NotSafe, match="ends"):
         agent.start(stream)
 
@@ -115,8 +115,8 @@ def test_an_adopted_checkpoint_that_ends_before_its_table(lab: Lab) -> None:
         streams.want(connection, stream, "running", who="test", action="adopt", reason="test")
     before = read_tail(path)
     second = agent.start(stream)
-    lab.wait_until(lambda: has(lab, stream, b"three") >= PARTITIONS and settled(), "what came while it was down", alive=second, pause=0.3)
-    assert [has(lab, stream, value) for value in (b"one", b"two", b"three")] == [2 * PARTITIONS, 2 * PARTITIONS, PARTITIONS]
+    lab.wait_until(lambda: has(lab, stream, b"older 3") >= PARTITIONS and settled(), "what came while it was down", alive=second, pause=0.3)
+    assert [has(lab, stream, value) for value in (b"older 1", b"older 2", b"older 3")] == [2 * PARTITIONS, 2 * PARTITIONS, PARTITIONS]
     after = read_tail(path)
     assert after.query_id != before.query_id and after.last_commit_batch == (before.last_commit_batch or 0) + 1
     aside = path.parent.with_name(f"{path.parent.name}.aside")
