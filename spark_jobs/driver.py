@@ -36,6 +36,8 @@ RETRY_SECONDS = 1.0
 JVM_EXIT_SECONDS = 5.0
 DRAIN_SHARE = 0.9
 """Of the time after which the host agent kills a driver that drains; half of the rest is for the query to stop, half for leaving."""
+TRIGGER_NEAR_SECONDS = 0.3
+"""A stop so close to the next trigger could cut off the batch that it plans."""
 
 
 class Stopping(Exception):
@@ -215,9 +217,11 @@ def _open_catalog(driver: Driver) -> None:
 def _drain(driver: Driver, query: StreamingQuery) -> None:
     """Let the batch in flight commit, then stop the query. A batch that outlasts the deadline is replayed by the next driver."""
     driver.board.update(phase="stopping", message="draining")
-    deadline = time.monotonic() + DRAIN_SHARE * driver.platform.restart.drain_timeout_seconds
+    begun = time.monotonic()
+    deadline = begun + DRAIN_SHARE * driver.platform.restart.drain_timeout_seconds
+    pause_by = begun + driver.spec.trigger_seconds + 1  # a query that is behind makes none between its batches
     while query.isActive and time.monotonic() < deadline:
-        if _in_flight(driver.checkpoint) is None:
+        if _in_flight(driver.checkpoint) is None and (time.monotonic() >= pause_by or not _plans(query, driver.spec.trigger_seconds)):
             break
         time.sleep(0.01)
     if not query.isActive and not isinstance(driver.failure, Stopping):
@@ -226,6 +230,11 @@ def _drain(driver: Driver, query: StreamingQuery) -> None:
         query.stop()
     except Exception as error:  # a commit that hangs in the database cannot be interrupted: leave all the same, and say so
         driver.say(f"the query did not stop: {error}")
+
+
+def _plans(query: StreamingQuery, trigger_seconds: int) -> bool:
+    """Whether the query may be planning a batch, or is about to: Spark's triggers are at multiples of their interval."""
+    return query.status["isTriggerActive"] or trigger_seconds - time.time() % trigger_seconds < TRIGGER_NEAR_SECONDS
 
 
 def _in_flight(checkpoint: Path) -> str | None:
