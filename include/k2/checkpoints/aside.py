@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -24,14 +25,13 @@ def move_aside(checkpoint: Path, fence: int) -> Path | None:
 def take_new_identity(checkpoint: Path, fence: int) -> Path:
     """Make a checkpoint that of another query, which goes on from the same place. Returns where a copy of it as it was is now.
 
-    Only when no driver of the stream runs. Interrupted anywhere and done again, the copy is still that of the first time.
+    Only when no driver of the stream runs. Interrupted before the identity is another one, it leaves a copy more.
     """
     target = _place(checkpoint, fence)
-    if not target.exists():
-        part = target.with_name(f".{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(checkpoint, part)
-        part.rename(target)
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(checkpoint, part)
+    part.rename(target)
     (checkpoint / ".metadata.crc").unlink(missing_ok=True)  # of the old text: Spark would refuse the new one
     new = checkpoint / ".metadata.new"
     with new.open("w") as file:
@@ -43,6 +43,8 @@ def take_new_identity(checkpoint: Path, fence: int) -> Path:
 
 
 def _place(checkpoint: Path, fence: int) -> Path:
+    """Named after the start that it makes way for, which may have been tried before."""
     folder = checkpoint.parent.with_name(f"{checkpoint.parent.name}.aside")
     folder.mkdir(exist_ok=True)
-    return folder / f"{checkpoint.name}-before-{fence}"
+    names = (f"{checkpoint.name}-before-{fence}{f'-{number}' if number else ''}" for number in itertools.count())
+    return next(folder / name for name in names if not (folder / name).exists())

@@ -61,8 +61,8 @@ def up(
 ) -> Runtime:
     """Start the platform, or only the named services and what they need, and wait until all of them are healthy.
 
-    The streams in `proxied` reach Kafka through a proxy that can cut them off. What is None is as it was the last time in this
-    home; the first time it is the standard profile and the exchange simulator.
+    The streams in `proxied` reach Kafka through a proxy that can cut them off. Without a profile, or a word on the exchanges,
+    each is as it was the last time in this home; the first time it is the standard profile and the exchange simulator.
 
     Safe to repeat: what runs already is left alone. Raises K2Error or ConfigError with what is wrong and the fix.
     """

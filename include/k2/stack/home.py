@@ -104,11 +104,14 @@ class Home:
             raise K2Error(f"{self.path} cannot be written ({error.strerror}): set K2_HOME to a folder of your own") from None
 
     def runtime(self) -> Runtime | None:
-        """Where the platform of this home runs, or ran last; None before its first start."""
+        """Where the platform of this home runs, or ran last; None before its first start. Raises K2Error when it cannot be read."""
         try:
             return Runtime.model_validate_json(self.runtime_file.read_text())
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            wrong = str(error).splitlines()[0]
+            raise K2Error(f"{self.runtime_file} cannot be read ({wrong}): stop the platform with the k2 that started it, then remove this file") from None
 
     def agent_socket(self) -> Path:
         """The host agent's socket: in the home, or in a private temporary folder where that path would be too long."""

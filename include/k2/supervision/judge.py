@@ -106,9 +106,8 @@ def _dead(conclude: Conclude, observation: Observation, spec: Stream, wanted: Wa
         return conclude(Verdict.CRASH_LOOP, Action.WAIT, because, not_before=until, detected_at=now)
     if kind is FailureClass.DEPENDENCY and (held := _away(conclude, observation, newest, how, now)):
         return held
-    if spec.reads is None and _still_away(observation, wanted, now):
-        because = f"{how}; Kafka does not answer the watchdog, and a start would have to ask it: it is started as soon as it does"
-        return conclude(Verdict.WAITING_DEPENDENCY, Action.WAIT, because, detected_at=now, dependency=KAFKA)
+    if spec.reads is None and (held := _before_kafka(conclude, observation, wanted, how, now)):
+        return held
     counted = wanted.deaths + (1 if wanted.ended_at is None else 0)
     if kind in UNCOUNTED:
         counted = streak(lately)
@@ -129,10 +128,15 @@ def _away(conclude: Conclude, observation: Observation, death: Death | None, how
     return hold(f"{how}; {dependency} does not answer the watchdog either: it is started as soon as it does", dependency=dependency)
 
 
-def _still_away(observation: Observation, wanted: Wanted, now: datetime) -> bool:
-    """Whether Kafka does not answer. A look that has not asked it takes the last verdict's word."""
+def _before_kafka(conclude: Conclude, observation: Observation, wanted: Wanted, how: str, now: datetime) -> Decision | None:
+    """The hold of a stream whose start would have to ask Kafka in vain. A look that has not asked leaves one that waits waiting."""
+    hold = partial(conclude, Verdict.WAITING_DEPENDENCY, Action.WAIT, detected_at=now)
     known = answers(observation, KAFKA, now)
-    return known is False or (known is None and wanted.verdict == Verdict.WAITING_DEPENDENCY)
+    if known is False:
+        return hold(f"{how}; Kafka does not answer the watchdog, and a start would have to ask it: it is started as soon as it does", dependency=KAFKA)
+    if known is None and wanted.verdict == Verdict.WAITING_DEPENDENCY:
+        return hold(f"{how}; whether what it waited for answers now is not known yet")
+    return None
 
 
 def _how_it_ended(driver: Driver) -> str:

@@ -20,8 +20,8 @@ def limit_mb(platform: Platform, stream: str) -> float:
 def over(before: Mapping[str, datetime], drivers: Mapping[str, Reading[Driver]], platform: Platform, now: datetime) -> dict[str, datetime]:
     """Since when each driver has used more than its limit. One whose memory is not known stays as it was."""
     since = {}
-    for stream, reading in drivers.items():
-        driver = reading.value
+    for stream in platform.streams:
+        driver = drivers[stream].value
         used = driver.memory_mb if driver is not None else None
         unknown = driver is None or (used is None and driver.state is DriverState.RUNNING)
         if (unknown and stream in before) or (used is not None and used > limit_mb(platform, stream)):

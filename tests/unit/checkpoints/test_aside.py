@@ -20,7 +20,7 @@ def test_a_checkpoint_is_moved_aside_whole(tmp_path: Path) -> None:
 
 
 def test_a_new_identity_leaves_a_copy_of_what_was(tmp_path: Path) -> None:
-    """Only `metadata` is another one, its old checksum is gone, and the copy is that of the first time."""
+    """Only `metadata` is another one, and its old checksum is gone. Done again, it puts another copy beside the first."""
     path = tmp_path / "checkpoints" / "bronze-x"
     (path / "offsets").mkdir(parents=True)
     (path / "offsets" / "4").write_text("v1")
@@ -30,6 +30,7 @@ def test_a_new_identity_leaves_a_copy_of_what_was(tmp_path: Path) -> None:
     copy = take_new_identity(path, 7)
     first = json.loads((path / "metadata").read_text())["id"]
     assert first != "old" and sorted(p.name for p in path.rglob("*")) == ["4", "metadata", "offsets"]
-    assert take_new_identity(path, 7) == copy
-    assert json.loads((path / "metadata").read_text())["id"] not in ("old", first)
+    again = take_new_identity(path, 7)
+    assert (copy.name, again.name) == ("bronze-x-before-7", "bronze-x-before-7-1")
+    assert json.loads((again / "metadata").read_text())["id"] == first != json.loads((path / "metadata").read_text())["id"]
     assert (copy / "metadata").read_text() == '{"id":"old"}' and (copy / ".metadata.crc").exists() and (copy / "offsets" / "4").read_text() == "v1"

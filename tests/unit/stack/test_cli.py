@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from k2.registry.files import REGISTRY
+from k2.registry.platform import load_platform
 from k2.stack import cli
 from k2.stack.commands import logs
 from k2.stack.commands.status import render
 from k2.stack.errors import K2Error
 from k2.stack.home import Home
 from k2.stack.status import PlatformStatus, ServiceStatus, StreamStatus, read_status
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file that is the registry meanwhile, not written yet."""
+    file = tmp_path / "platform.yaml"
+    monkeypatch.setenv("K2_PLATFORM", str(file))
+    load_platform.cache_clear()
+    yield file
+    load_platform.cache_clear()
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -24,36 +37,19 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert len(capsys.readouterr().out.splitlines()) >= 5
 
 
-def test_a_mistake_in_the_registry_is_exit_2_without_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_in_the_registry_is_exit_2_without_a_traceback(registry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`config` names the file, the field and the fix."""
-    from k2.registry.platform import load_platform
-
-    bad = tmp_path / "platform.yaml"
-    bad.write_text("catalogue: {}\n")
-    monkeypatch.setenv("K2_PLATFORM", str(bad))
-    load_platform.cache_clear()
-    try:
-        assert cli.main(["config"]) == 2
-    finally:
-        load_platform.cache_clear()
+    registry.write_text("catalogue: {}\n")
+    assert cli.main(["config"]) == 2
     said = capsys.readouterr().err
     assert "platform.yaml: catalogue: unknown key: did you mean 'catalog'?" in said
     assert "Traceback" not in said
 
 
-def test_a_decoder_that_is_not_written_yet_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_decoder_that_is_not_written_yet_is_named(registry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its stream would end with 78 at each start."""
-    from k2.registry.files import REGISTRY
-    from k2.registry.platform import load_platform
-
-    file = tmp_path / "platform.yaml"
-    file.write_text(REGISTRY.read_text().replace("decoder: kraken", "decoder: coinbase"))
-    monkeypatch.setenv("K2_PLATFORM", str(file))
-    load_platform.cache_clear()
-    try:
-        assert cli.main(["config"]) == 2
-    finally:
-        load_platform.cache_clear()
+    registry.write_text(REGISTRY.read_text().replace("decoder: kraken", "decoder: coinbase"))
+    assert cli.main(["config"]) == 2
     assert "exchanges.kraken.decoder: spark_jobs/decoders/coinbase.py does not exist" in capsys.readouterr().err
 
 

@@ -12,13 +12,6 @@ from k2.stack.errors import K2Error
 from k2.stack.home import SOCKET_PATH_LIMIT, Home, read_json, write_atomically
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.create()
-    return home
-
-
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -59,6 +52,14 @@ def test_a_home_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(K2Error, match="set K2_HOME"):
         Home(tmp_path / "file" / "home").create()
+
+
+def test_a_runtime_that_another_version_wrote_says_what_to_do(home: Home) -> None:
+    """Before the first start there is none, which is no mistake."""
+    assert home.runtime() is None
+    home.runtime_file.write_text('{"profile": "standard", "of_yesterday": 1}')
+    with pytest.raises(K2Error, match="runtime.json cannot be read .*stop the platform with the k2 that started it, then remove this file"):
+        home.runtime()
 
 
 def test_a_lock_is_held_by_one(home: Home) -> None:

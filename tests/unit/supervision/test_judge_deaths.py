@@ -150,7 +150,8 @@ def test_whatever_a_bronze_stream_died_of_it_waits_for_kafka() -> None:
     assert (found.verdict, found.action, found.dependency) == (Verdict.WAITING_DEPENDENCY, Action.WAIT, "kafka")
     unread = Reading[Any](ago(86400), error="it was not read yet")
     assert verdict(driver=DIED, head=unread) == (Verdict.DEAD, Action.START)
-    assert verdict(driver=DIED, head=unread, wanted=replace(WANTED, verdict=Verdict.WAITING_DEPENDENCY)) == (Verdict.WAITING_DEPENDENCY, Action.WAIT)
+    held = decide(driver=DIED, head=unread, wanted=replace(WANTED, verdict=Verdict.WAITING_DEPENDENCY))
+    assert (held.verdict, held.action, held.dependency) == (Verdict.WAITING_DEPENDENCY, Action.WAIT, None), "nobody is accused who was not asked"
     assert verdict(driver=DIED, wanted=replace(WANTED, verdict=Verdict.WAITING_DEPENDENCY)) == (Verdict.DEAD, Action.START)
     silver = judge(SPEC.model_copy(update={"reads": "bronze"}), seen(driver=DIED, head=AWAY), RESTART, NOW)
     assert (silver.verdict, silver.action) == (Verdict.DEAD, Action.START)

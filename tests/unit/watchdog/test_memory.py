@@ -19,6 +19,7 @@ from k2.watchdog.memory import LOOK_EVERY_SECONDS, MemoryWatch
 from .readings import DRIVER, A, B
 
 PLATFORM = load_platform()
+PLATFORM = PLATFORM.model_copy(update={"streams": {name: PLATFORM.streams[name] for name in (A, B)}})
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
