@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from k2.registry.files import REGISTRY
 from k2.registry.runtime import Runtime, load_runtime
 from k2.stack.temporary import temporary_home
 
@@ -28,7 +29,7 @@ def absent(home: Path, **fields: Any) -> Runtime:
     nowhere, url = "127.0.0.1:1", "http://127.0.0.1:1"
     found = {"kafka": nowhere, "schema_registry": url, "postgres_host": "127.0.0.1", "postgres_port": 1, "airflow": url}
     places = {"home": home, "tree": home, "jars": home, "agent_socket": home / "socket" / "agent.sock", "checkpoints": home / "checkpoints"}
-    return Runtime(**({"profile": "standard", "warehouse": f"file://{home}/warehouse"} | found | places | fields))
+    return Runtime(**({"profile": "standard", "registry": REGISTRY, "warehouse": f"file://{home}/warehouse"} | found | places | fields))
 
 
 @contextmanager

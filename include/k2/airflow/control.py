@@ -15,7 +15,7 @@ from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
 from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
 from k2.launchers.retention import NotKnown, Preflight
-from k2.launchers.spares import fingerprint
+from k2.registry.made_of import fingerprint
 from k2.registry.observed import Failure, Verdict, Wanted
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime

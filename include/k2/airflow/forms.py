@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import yaml
 from airflow.sdk import Param
 
-from k2.registry.files import REGISTRY
+from k2.registry.files import registry_file
 
 
 def declared_streams() -> dict[str, str]:
     """The declared streams and their types. Read only: checking the registry would cost a DAG file half its time limit, and every task checks it."""
-    path = Path(os.environ.get("K2_PLATFORM", REGISTRY))
-    registry = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader, in C where there is one
+    registry = yaml.load(registry_file().read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader, in C where there is one
     return {name: stream["type"] for name, stream in registry["streams"].items()}
 
 

@@ -186,7 +186,12 @@ class _Bench:
         declared["streams"] = {name: silver | {"reads": world.table(name), "checkpoint": name, "trigger_seconds": PERIOD_SECONDS} for name in names}
         folder = self._home / "streams"
         (folder / "platform.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
-        update = {"agent_socket": folder / "socket" / "agent.sock", "checkpoints": folder / "checkpoints", "slack_api": None}
+        update = {
+            "registry": folder / "platform.yaml",
+            "agent_socket": folder / "socket" / "agent.sock",
+            "checkpoints": folder / "checkpoints",
+            "slack_api": None,
+        }
         runtime = self._stack.model_copy(update=update)
         (folder / "runtime.json").write_text(runtime.model_dump_json())
         settings = world.Settings(runtime=runtime, streams=names, period_seconds=PERIOD_SECONDS, moving_share=MOVING_SHARE)
@@ -213,8 +218,8 @@ class _Bench:
     @contextmanager
     def _process(self, *arguments: str) -> Iterator[_Process]:
         folder = self._home / "streams"
-        environment = {**os.environ, "K2_RUNTIME": str(folder / "runtime.json"), "K2_PLATFORM": str(folder / "platform.yaml")}
-        environment |= {"PYTHONPATH": str(self._stack.tree / "include"), "AIRFLOW_HOME": str(folder / "airflow")}
+        environment = {**os.environ, "K2_RUNTIME": str(folder / "runtime.json"), "PYTHONPATH": str(self._stack.tree / "include")}
+        environment["AIRFLOW_HOME"] = str(folder / "airflow")
         made = _Process(
             [sys.executable, *arguments], environment, self._home / "logs" / f"{arguments[-1].split(chr(10))[0][-20:].replace('/', '_') or 'poll'}.log"
         )

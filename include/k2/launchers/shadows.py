@@ -18,8 +18,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from k2.launchers import sessions
-from k2.launchers.spares import fingerprint
 from k2.processes import ProcessId
+from k2.registry.made_of import fingerprint
 from k2.registry.runtime import Runtime
 from k2.registry.shadow import LIMIT_SECONDS, Outcome, Shadow
 from k2.stack.preflight import available_memory_mb

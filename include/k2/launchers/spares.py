@@ -7,10 +7,8 @@ Runs inside the host agent's event loop.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
-import os
 import shutil
 import socket
 import subprocess
@@ -21,6 +19,7 @@ from pathlib import Path
 
 from k2.launchers import sessions
 from k2.processes import ProcessId
+from k2.registry.made_of import fingerprint
 from k2.registry.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -199,18 +198,3 @@ def read_spares(runtime: Runtime) -> dict[str, tuple[ProcessId, bool]]:
         if process.alive:
             found[path.parent.name] = process, bool(facts["warm"])
     return found
-
-
-def fingerprint(runtime: Runtime) -> str:
-    """Changes when a file changes that a driver reads at its start: code, configuration, the runtime."""
-    include, jobs = runtime.tree / "include", runtime.tree / "spark_jobs"
-    files = [*include.rglob("*.py"), *jobs.rglob("*.py"), *(include / "config").rglob("*.*"), runtime.run / "runtime.json"]
-    files += [Path(os.environ["K2_PLATFORM"])] if "K2_PLATFORM" in os.environ else []
-    seen = hashlib.sha256()
-    for path in sorted(files):
-        try:
-            facts = path.stat()
-        except FileNotFoundError:
-            continue
-        seen.update(f"{path}\0{facts.st_mtime_ns}\0{facts.st_size}\0".encode())
-    return seen.hexdigest()

@@ -1,6 +1,6 @@
 """The models of `include/config/platform.yaml`.
 
-`load_platform()` is the only way in: it reads the file once per process and turns every mistake into a
+`load_platform()` is the only way in: it reads a file once per process and turns every mistake into a
 `ConfigError` that names the file, the field, the value and the fix.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from k2.registry.files import CONFIG_DIR, REGISTRY
+from k2.registry.files import CONFIG_DIR, registry_file
 
 
 class ConfigError(ValueError):
@@ -362,6 +361,6 @@ def parse_platform(path: Path) -> Platform:
 
 
 @functools.cache
-def load_platform(profile: str = "standard") -> Platform:
-    """The platform of this process: `K2_PLATFORM`, by default include/config/platform.yaml, under a profile."""
-    return parse_platform(Path(os.environ.get("K2_PLATFORM", REGISTRY))).with_profile(profile)
+def load_platform(profile: str = "standard", path: Path | None = None) -> Platform:
+    """The platform that is declared in a file, by default the registry of this process, under a profile."""
+    return parse_platform(path or registry_file()).with_profile(profile)

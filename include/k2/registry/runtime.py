@@ -38,6 +38,8 @@ class Runtime(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     profile: str
+    registry: Path
+    """The platform.yaml that `./k2 up` has applied: a copy, so that what is being edited changes nothing that runs."""
     home: Path
     tree: Path
     jars: Path
@@ -86,7 +88,7 @@ class Runtime(BaseModel):
 
     @property
     def platform(self) -> Platform:
-        return load_platform(self.profile)
+        return load_platform(self.profile, self.registry)
 
     def kafka_for(self, stream: str) -> str:
         """Bootstrap servers of one stream's driver."""

@@ -111,6 +111,7 @@ def services(home: Home, runtime: Runtime) -> list[Service]:
             healthy=_heartbeats(runtime, COMPONENTS[name]),
             needs=("airflow_setup",),
             env=environment,
+            stateless=True,
             grace_seconds=grace_seconds,
         )
 
@@ -129,6 +130,7 @@ def services(home: Home, runtime: Runtime) -> list[Service]:
             needs=("airflow_setup",),
             env=environment,
             ports=(port,),
+            stateless=True,
             stop_after=("airflow_scheduler",),  # a task at work ends by telling the API server so
             grace_seconds=3,  # it keeps no state, and would wait for every browser that holds a connection
         ),

@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 
 from k2.alerts.direct import slack_token
 from k2.processes import ProcessId, end
+from k2.registry.files import registry_file
+from k2.registry.made_of import fingerprint
 from k2.registry.platform import ConfigError, Platform, load_platform
 from k2.registry.runtime import Replay, Runtime
-from k2.stack import plan, ports, preflight, records
+from k2.stack import applied, plan, ports, preflight, records
 from k2.stack.archive import ensure_archive
 from k2.stack.drivers import recorded_drivers
 from k2.stack.errors import K2Error
@@ -64,7 +66,8 @@ def up(
     The streams in `proxied` reach Kafka through a proxy that can cut them off. Without a profile, or a word on the exchanges,
     each is as it was the last time in this home; the first time it is the standard profile and the exchange simulator.
 
-    Safe to repeat: what runs already is left alone. Raises K2Error or ConfigError with what is wrong and the fix.
+    Safe to repeat: what runs already is left alone, unless it keeps no state and the code or platform.yaml has changed since
+    its start. Raises K2Error or ConfigError with what is wrong and the fix.
     """
     progress = progress or Silent()
     here = Home.at(home)
@@ -72,30 +75,42 @@ def up(
     profile = profile or (last.profile if last else STANDARD)
     real_exchanges = _source(here, last, real_exchanges)
     preflight.check_machine()
-    platform = load_platform(profile)
+    source = registry_file().resolve()
+    platform = load_platform(profile, source)
     java_home = find_java(progress)
     here.create()
     progress.now("waiting for another k2 that starts or stops this platform")
     with here.locked("up.lock", wait=True):
         running = records.living(here)
         supervised = _is_supervised(here)
+        if last:
+            applied.check_drivers(last, platform)
         if running or supervised:
             runtime = _same_platform(here, profile, replay)
+            chosen = read_json(here.ports_file) or {}
+            applied.check_ports(runtime, platform, chosen)
+            applied.apply(here, source)
         else:
-            runtime = _lay_out(here, platform, profile, real_exchanges, replay, proxied, java_home, progress)
-        chosen = read_json(here.ports_file) or {}
-        if unknown := set(ports.usual_ports(platform)) - set(chosen):
-            raise K2Error(f"platform.yaml has changed since the platform was started (new: {', '.join(sorted(unknown))}): run ./k2 down, then ./k2 up")
+            runtime = _lay_out(here, source, platform, profile, real_exchanges, replay, proxied, java_home, progress)
+            chosen = read_json(here.ports_file) or {}
         the_plan = plan.services(here, runtime, chosen, java_home)
         names = plan.closure(the_plan, services if services is not None else the_plan)
         preflight.check_memory(preflight.budget_mb(platform, set(names) - set(running)), preflight.available_memory_mb())
         before = read_json(here.wanted_file) or {}
         kept = before.get("services", []) if running or supervised else []
-        wanted = {"serial": before.get("serial", 0) + 1, "services": [n for n in the_plan if n in {*kept, *names}], "java_home": str(java_home)}
+        wanted = {
+            "serial": before.get("serial", 0) + 1,
+            "services": [n for n in the_plan if n in {*kept, *names}],
+            "java_home": str(java_home),
+            "registry": str(source),
+        }
         write_atomically(here.wanted_file, json.dumps(wanted))
-        if supervised:
-            _tell_supervisor(here)
+        if supervised and _is_current(here, runtime):
+            _supervisor(here).send(signal.SIGHUP)  # it reads run/wanted.json again
         else:
+            if supervised:
+                progress.say("the code or platform.yaml has changed: what keeps no state is started again, the drivers go on")
+                _end_supervisor(here)
             _start_supervisor(here, runtime, java_home)
     _wait_until_healthy(here, names, wanted["serial"], progress)
     return runtime
@@ -117,14 +132,27 @@ def _is_supervised(home: Home) -> bool:
         return not free
 
 
-def _tell_supervisor(home: Home) -> None:
-    """Make the running supervisor read run/wanted.json again. One that is just starting can be told once it has published."""
+def _is_current(home: Home, runtime: Runtime) -> bool:
+    """Whether the running supervisor was started with the code and the configuration of now."""
+    _supervisor(home)
+    return (read_json(home.state_file) or {}).get("made_of") == fingerprint(runtime)
+
+
+def _end_supervisor(home: Home) -> None:
+    """With -9, so that it takes nothing along."""
+    _supervisor(home).send(signal.SIGKILL)
+    with home.locked("lock", wait=True):
+        return
+
+
+def _supervisor(home: Home) -> ProcessId:
+    """The supervisor that runs. One that is just starting can be told something once it has published."""
     deadline = time.monotonic() + SUPERVISOR_SECONDS
     while (supervisor := records.supervisor_of(home)) is None:
         if time.monotonic() > deadline:
             raise K2Error(f"the supervisor of {home.path} runs but does not answer: run ./k2 down, then ./k2 up")
         time.sleep(0.05)
-    supervisor.send(signal.SIGHUP)
+    return supervisor
 
 
 def _same_platform(home: Home, profile: str, replay: Replay | None) -> Runtime:
@@ -143,6 +171,7 @@ def _same_platform(home: Home, profile: str, replay: Replay | None) -> Runtime:
 
 def _lay_out(
     home: Home,
+    source: Path,
     platform: Platform,
     profile: str,
     real_exchanges: bool,
@@ -151,7 +180,7 @@ def _lay_out(
     java_home: Path,
     progress: Progress,
 ) -> Runtime:
-    """Everything that must be there before the first process: jars, ports, passwords, runtime.json."""
+    """Everything that must be there before the first process: jars, ports, passwords, platform.yaml as applied, runtime.json."""
     preflight.check_disk(home.path)
     jars = ensure_jars(java_home, progress)
     ensure_archive(jars, java_home, home.logs / "archive.log", progress)
@@ -169,6 +198,7 @@ def _lay_out(
     urls = {name: urlsplit(exchange.feed.url)._replace(scheme="ws", netloc=simulator).geturl() for name, exchange in platform.exchanges.items()}
     runtime = Runtime(
         profile=profile,
+        registry=home.registry_file,
         home=home.path,
         tree=TREE,
         jars=jars,
@@ -191,6 +221,7 @@ def _lay_out(
     for folder in (home.data / "warehouse", home.data / "checkpoints", runtime.schemas):
         folder.mkdir(exist_ok=True)
     write_atomically(home.ports_file, json.dumps(chosen))
+    applied.apply(home, source)
     write_atomically(home.runtime_file, runtime.model_dump_json(indent=1))
     return runtime
 

@@ -76,6 +76,11 @@ class Home:
         return self.run / "runtime.json"
 
     @property
+    def registry_file(self) -> Path:
+        """The platform.yaml that was applied last."""
+        return self.run / "platform.yaml"
+
+    @property
     def ports_file(self) -> Path:
         return self.run / "ports.json"
 

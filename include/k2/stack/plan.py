@@ -14,7 +14,7 @@ from k2.stack.errors import K2Error
 from k2.stack.home import Home
 from k2.stack.service import Service, http, tcp, unix_socket
 
-PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "NO_PROXY", "K2_PLATFORM")
+PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "NO_PROXY")
 """What of the user's environment reaches a service. Anything else (AIRFLOW__…, SPARK_…) could change what it does."""
 
 
@@ -22,6 +22,7 @@ def environment(home: Home, runtime: Runtime, java_home: Path) -> dict[str, str]
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return kept | {
         "K2_RUNTIME": str(home.runtime_file),
+        "K2_PLATFORM": str(runtime.registry),
         "PYTHONPATH": str(runtime.tree / "include"),
         "PYTHONUNBUFFERED": "1",
         "PYSPARK_PYTHON": sys.executable,
@@ -48,6 +49,7 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
                 *(("kafka_proxy",) if runtime.kafka_of else ()),
             ),  # not of its own: the drivers that it starts, and drains, work with them
             stop_after=("airflow_scheduler", "airflow_triggerer"),
+            stateless=True,  # its drivers outlive it
             before_stop=lambda: drain_drivers(runtime),
         ),
         *airflow.services(home, runtime),
@@ -95,6 +97,7 @@ def services(home: Home, runtime: Runtime, ports: Mapping[str, int], java_home: 
                 healthy=http(f"http://127.0.0.1:{port}/metrics"),
                 needs=tuple(feed_needs),
                 ports=(port,),
+                stateless=True,
             )
         )
     return {service.name: service for service in found}

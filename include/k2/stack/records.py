@@ -28,13 +28,19 @@ def from_record(facts: dict[str, Any] | None) -> ProcessId | None:
     return process if process.alive else None
 
 
-def remember(home: Home, service: str, process: ProcessId) -> None:
-    write_atomically(home.services / f"{service}.json", json.dumps(as_record(process)))
+def remember(home: Home, service: str, process: ProcessId, made_of: str) -> None:
+    """Write down a service's process, and the fingerprint of what it was started with."""
+    write_atomically(home.services / f"{service}.json", json.dumps({**as_record(process), "made_of": made_of}))
 
 
 def recall(home: Home, service: str) -> ProcessId | None:
     """The process of an earlier start of this service, if it lives."""
     return from_record(read_json(home.services / f"{service}.json"))
+
+
+def made_of(home: Home, service: str) -> str | None:
+    """The fingerprint of what a recorded service was started with."""
+    return (read_json(home.services / f"{service}.json") or {}).get("made_of")
 
 
 def forget(home: Home, service: str) -> None:

@@ -37,6 +37,8 @@ class Service:
     stop_after: tuple[str, ...] = ()
     """Services that must be gone before this one is stopped, besides those that need it."""
     before_stop: Callable[[], None] | None = None
+    stateless: bool = False
+    """It may be started again at any time: it is, when the code or the configuration has changed since its start."""
     stop_signal: Signals = SIGTERM
     grace_seconds: float = 10
 

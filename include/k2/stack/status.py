@@ -11,7 +11,7 @@ from k2.launchers.spares import read_spares
 from k2.processes import ProcessId, family, memory_mb
 from k2.registry.runtime import Runtime
 from k2.registry.windows import Window
-from k2.stack import records
+from k2.stack import applied, records
 from k2.stack.drivers import recorded_drivers
 from k2.stack.home import Home, read_json
 
@@ -66,6 +66,8 @@ class PlatformStatus:
     incidents: list[dict[str, Any]] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     """Maintenance windows that are open or to come."""
+    edited: Path | None = None
+    """The registry, when it is no longer as it was applied."""
     unknown: str = ""
     """Why streams and incidents could not be read; empty when they could."""
 
@@ -98,6 +100,7 @@ def read_status(home: Home) -> PlatformStatus:
         ],
         incidents=incidents,
         windows=windows,
+        edited=applied.not_applied(home),
         unknown=unknown,
     )
 

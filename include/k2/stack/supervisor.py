@@ -1,8 +1,9 @@
 """The supervisor of the embedded stack: `python -m k2.stack.supervisor HOME`, a daemon that `./k2 up` starts.
 
 It starts each service as soon as what it needs is ready, starts what crashes again, and on SIGTERM stops all in
-reverse order. Killed with -9 it takes nothing with it: the next one adopts the services that live. SIGHUP makes it
-read run/wanted.json again.
+reverse order. Killed with -9 it takes nothing with it: the next one adopts the services that live, and starts those
+again that keep no state and were started with other code or another platform.yaml. SIGHUP makes it read
+run/wanted.json again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import psutil
 from k2.launchers import sessions
 from k2.launchers.records import boot_id
 from k2.processes import ProcessId, end, family
+from k2.registry.made_of import fingerprint
 from k2.stack import plan, ports, records
 from k2.stack.errors import K2Error
 from k2.stack.home import Home, read_json, write_atomically
@@ -72,8 +74,9 @@ class Status:
 
 
 class Supervisor:
-    def __init__(self, home: Home, services: Mapping[str, Service], environment: Mapping[str, str]) -> None:
+    def __init__(self, home: Home, services: Mapping[str, Service], environment: Mapping[str, str], made_of: str = "") -> None:
         self.home = home
+        self.made_of = made_of
         self.plan = services
         self.environment = dict(environment)
         self.status: dict[str, Status] = {}
@@ -94,7 +97,7 @@ class Supervisor:
             raise K2Error(f"{home.path} holds no platform: start it with ./k2 up")
         java_home = Path(wanted["java_home"])
         services = plan.services(home, runtime, read_json(home.ports_file) or {}, java_home)
-        return cls(home, services, plan.environment(home, runtime, java_home))
+        return cls(home, services, plan.environment(home, runtime, java_home), fingerprint(runtime))
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -122,6 +125,7 @@ class Supervisor:
     def _publish(self) -> None:
         state = {
             "supervisor": records.as_record(self._identity),
+            "made_of": self.made_of,
             "serial": self._serial,
             "services": {name: vars(status) for name, status in self.status.items()},
         }
@@ -160,6 +164,9 @@ class Supervisor:
         """Start (or adopt) a service and follow it to its end. Returns why it ended, None for a task that is done."""
         process = records.recall(self.home, service.name)
         try:
+            if process is not None and service.stateless and records.made_of(self.home, service.name) != self.made_of:
+                await self._end_outdated(service, process)
+                process = None
             if process is None:
                 await self._end_leftovers(service)
                 self._set(service.name, Phase.STARTING)
@@ -199,7 +206,7 @@ class Supervisor:
             )
         self._children[child.pid] = child
         process = ProcessId.of(child.pid) or ProcessId(child.pid, 0)
-        records.remember(self.home, service.name, process)
+        records.remember(self.home, service.name, process, self.made_of)
         return process
 
     async def _exited(self, process: ProcessId) -> None:
@@ -245,6 +252,16 @@ class Supervisor:
                 elif lost >= LOST_CHECKS:
                     self._set(service.name, Phase.UNHEALTHY, str(error))
             await asyncio.sleep(pause if status.phase is Phase.STARTING else CHECK_SECONDS)
+
+    async def _end_outdated(self, service: Service, process: ProcessId) -> None:
+        """End a service's own process alone: its drivers and tasks go on."""
+        self._set(service.name, Phase.STOPPING, "what it is made of has changed", pid=process.pid)
+        process.send(service.stop_signal)
+        try:
+            await asyncio.wait_for(self._exited(process), service.grace_seconds)
+        except TimeoutError:
+            process.send(signal.SIGKILL)
+            await self._exited(process)
 
     async def _end_leftovers(self, service: Service) -> None:
         """End what a crashed start left in its session, but let an Airflow task that is at work finish."""

@@ -47,7 +47,9 @@ class Bench:
         self._registry_file.write_text(yaml.safe_dump(platform))
         self.exchanges = parse_platform(self._registry_file).exchanges
         urls = {"binance": f"ws://127.0.0.1:{self._ws_port}", "kraken": f"ws://127.0.0.1:{self._ws_port}/v2"}
-        self.runtime = stack.model_copy(update={"home": home, "feed_urls": urls, "exchange_simulator": f"http://127.0.0.1:{control_port}"})
+        self.runtime = stack.model_copy(
+            update={"home": home, "registry": self._registry_file, "feed_urls": urls, "exchange_simulator": f"http://127.0.0.1:{control_port}"}
+        )
         self._control_port = control_port
         _create(stack, self.exchanges)
 
@@ -59,7 +61,6 @@ class Bench:
             **os.environ,
             "PYTHONPATH": str(TREE / "include"),
             "K2_RUNTIME": str(self.home / "runtime.json"),
-            "K2_PLATFORM": str(self._registry_file),
         }
         with (self.home / f"{name}.log").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-m", *argv], env=environment, stdout=log, stderr=log, cwd=TREE)

@@ -140,7 +140,7 @@ class Home:
         (folder / "spark_jobs" / "spare.py").write_text(SPARE)
         (folder / "spark_jobs" / "shadow.py").write_text(SHADOW)
         self.mode("")
-        self.runtime = absent(folder)
+        self.runtime = absent(folder, registry=folder / "platform.yaml")
         (folder / "runtime.json").write_text(self.runtime.model_dump_json())
         self.client = AgentClient(self.runtime)
         self.process: subprocess.Popen[bytes] | None = None
@@ -198,7 +198,7 @@ class Home:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "K2_RUNTIME": str(self.folder / "runtime.json"), "K2_PLATFORM": str(self.folder / "platform.yaml"), "PYTHONPATH": str(INCLUDE)}
+        return {**os.environ, "K2_RUNTIME": str(self.folder / "runtime.json"), "PYTHONPATH": str(INCLUDE)}
 
     def start_agent(self) -> None:
         with (self.folder / "agent.log").open("ab") as log:

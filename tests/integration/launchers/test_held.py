@@ -205,7 +205,6 @@ def test_a_batch_that_fails_twice_in_the_same_way_is_held_until_a_person_skips_i
 
 def test_an_upgrade_is_recorded_only_when_its_shadow_has_passed(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shadow that fails leaves the driver as it is, with the reason in the audit log; one that passes lets the next fence take over, once."""
-    monkeypatch.setenv("K2_PLATFORM", watched.home.environment["K2_PLATFORM"])
     watched.up()
     before = watched.pid()
     request = control.Request(Wish.UPGRADE, STREAM, "the decoder was mended", "ann", "run 1")
@@ -227,7 +226,6 @@ def test_an_upgrade_is_recorded_only_when_its_shadow_has_passed(watched: Watched
 
 def test_an_upgrade_of_a_layer_is_for_all_of_it_or_none(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each stream has its trial, but one that somebody has stopped; when all have passed all are replaced, and one that fails keeps all as they are."""
-    monkeypatch.setenv("K2_PLATFORM", watched.home.environment["K2_PLATFORM"])
     watched.up()
     watched.want("stopped", "bronze_kraken")
     watched.watch()

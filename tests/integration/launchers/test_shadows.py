@@ -10,8 +10,8 @@ import pytest
 
 from k2.launchers import shadows
 from k2.launchers.client import AgentRefused, AgentUnavailable
-from k2.launchers.spares import fingerprint
 from k2.processes import ProcessId
+from k2.registry.made_of import fingerprint
 from k2.registry.shadow import Outcome
 
 STREAM = "bronze_binance"
@@ -30,7 +30,6 @@ Home = Any
 def test_a_shadow_says_what_it_found(agent: Home, monkeypatch: pytest.MonkeyPatch, mode: str, outcome: Outcome, words: str) -> None:
     """Its word is handed on with what was tried; no word, or other files by then, is never a yes. It leaves no folder, and no driver."""
     agent.mode(mode)
-    monkeypatch.setenv("K2_PLATFORM", agent.environment["K2_PLATFORM"])
     before = fingerprint(agent.runtime)
     found = agent.client.shadow(STREAM, "q1", 20)
     assert (found.stream, found.outcome) == (STREAM, outcome) and words in found.because and found.made_of

@@ -17,14 +17,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 
 from k2.processes import ProcessId
+from k2.registry.files import REGISTRY
 from k2.registry.runtime import Runtime
 from k2.stack import control, records
 from k2.stack.errors import K2Error
 from k2.stack.home import TREE, Home
 from k2.stack.jars import cache_folder
 from k2.stack.status import read_status
+from k2.state import streams
+from k2.state.database import connect
 
 SMALL = ("postgres",)
 
@@ -148,6 +152,29 @@ def test_up_goes_on_as_the_last_time(home: Home) -> None:
     again = control.up(home.path, services=SMALL)
     assert (again.profile, again.exchange_simulator, again.feed_urls, again.slack_api) == ("demo", None, {}, None)
     assert control.up(home.path, services=SMALL) == again
+
+
+def test_a_registry_counts_from_the_up_that_applies_it(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit changes nothing that runs, not even one with a mistake; `up` registers what is new, and no process that keeps state is started again."""
+    source = tmp_path / "platform.yaml"
+    declared = yaml.safe_load(REGISTRY.read_text())
+    source.write_text(yaml.safe_dump(declared))
+    monkeypatch.setenv("K2_PLATFORM", str(source))
+    runtime = control.up(home.path, services=SMALL)
+    before = records.living(home)
+    declared["streams"]["bronze_more"] = declared["streams"]["bronze_kraken"] | {"checkpoint": "bronze-more"}
+    source.write_text(yaml.safe_dump(declared))
+    assert f"{source} has changed since it was applied: ./k2 up applies it." in " ".join(k2(home, "status").stdout.split())
+    assert "bronze_more" not in runtime.platform.streams
+    assert control.up(home.path, services=SMALL) == runtime and records.living(home) == before
+    assert "bronze_more" in runtime.platform.streams
+    with connect(runtime, "reader") as connection:
+        assert streams.wanted(connection, "bronze_more").fence == 0
+    source.write_text("streams: [")
+    refused = k2(home, "up", "--services", "postgres")
+    assert refused.returncode == 2 and "platform.yaml: not YAML" in refused.stderr
+    shown = k2(home, "status")
+    assert "bronze_more" in shown.stdout and shown.returncode == 0
 
 
 def test_a_service_that_cannot_start_is_named(home: Home) -> None:

@@ -14,7 +14,6 @@ sys.path.append(str(Path(__file__).parent))  # the helpers beside the tests
 from streams_lab import Lab  # noqa: E402
 from streams_registry import Switch  # noqa: E402
 
-from k2.registry.platform import load_platform  # noqa: E402
 from k2.registry.runtime import Runtime  # noqa: E402
 
 
@@ -31,12 +30,3 @@ def lab(base_stack: Runtime, registry: Switch) -> Iterator[Lab]:
     lab = Lab(base_stack, base_stack.home / name, name, registry.url)
     yield lab
     lab.close()
-
-
-@pytest.fixture
-def platform_of_the_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the library calls the platform is the lab's."""
-    monkeypatch.setenv("K2_PLATFORM", str(lab.platform_file))
-    load_platform.cache_clear()
-    yield
-    load_platform.cache_clear()

@@ -102,7 +102,13 @@ class Lab:
         self.platform_file.write_text(yaml.safe_dump(declared))
         self.platform: Platform = parse_platform(self.platform_file)
         self.runtime = base.model_copy(
-            update={"profile": "standard", "home": folder, "checkpoints": folder / "checkpoints", "schema_registry": registry or base.schema_registry}
+            update={
+                "profile": "standard",
+                "registry": self.platform_file,
+                "home": folder,
+                "checkpoints": folder / "checkpoints",
+                "schema_registry": registry or base.schema_registry,
+            }
         )
         (folder / "secrets").symlink_to(base.secrets)
         self.runtime_file = folder / "runtime.json"
@@ -129,7 +135,6 @@ class Lab:
         environment = {
             **os.environ,
             "K2_RUNTIME": str(self.runtime_file),
-            "K2_PLATFORM": str(self.platform_file),
             "PYTHONPATH": str(self.runtime.tree / "include"),
         }
         with log.open("wb") as out:

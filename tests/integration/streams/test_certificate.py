@@ -21,7 +21,7 @@ from k2.state.database import connect
 from k2.watchdog import certifying
 from k2.watchdog.certifying import certify_due
 
-pytestmark = [pytest.mark.full, pytest.mark.usefixtures("platform_of_the_lab")]
+pytestmark = pytest.mark.full
 
 EXCHANGE = "kraken"
 WRAPPER = str(Path(__file__).parent / "killed.py")

@@ -20,7 +20,7 @@ from k2.state import streams
 from k2.state.database import connect
 from k2.watchdog.certifying import certify_due
 
-pytestmark = [pytest.mark.full, pytest.mark.usefixtures("platform_of_the_lab")]
+pytestmark = pytest.mark.full
 
 EXCHANGE = "kraken"
 

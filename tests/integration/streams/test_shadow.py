@@ -63,12 +63,9 @@ def tried(lab: Lab, stream: str, *, query: str | None = None, code: str | None =
     folder = lab.runtime.home / f"shadow-{len(list(lab.runtime.home.glob('shadow-*')))}"
     folder.mkdir()
     (folder / "platform.yaml").write_text(yaml.safe_dump(declared))
-    environment = {
-        **os.environ,
-        "K2_RUNTIME": str(lab.runtime_file),
-        "K2_PLATFORM": str(folder / "platform.yaml"),
-        "PYTHONPATH": str(lab.runtime.tree / "include"),
-    }
+    runtime = Runtime.model_validate_json(lab.runtime_file.read_text())
+    (folder / "runtime.json").write_text(runtime.model_copy(update={"registry": folder / "platform.yaml"}).model_dump_json())
+    environment = {**os.environ, "K2_RUNTIME": str(folder / "runtime.json"), "PYTHONPATH": str(lab.runtime.tree / "include")}
     command = [sys.executable, *(["-c", code] if code else [str(lab.runtime.tree / "spark_jobs" / "shadow.py")])]
     arguments = ["--stream", stream, "--query", query or str(read_tail(lab.checkpoint(stream)).query_id), "--folder", str(folder)]
     before, snapshots = content(lab.checkpoint(stream)), len(lab.summaries(stream))

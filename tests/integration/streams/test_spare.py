@@ -34,7 +34,6 @@ class Spare:
         environment = {
             **os.environ,
             "K2_RUNTIME": str(self._runtime_file(runtime)),
-            "K2_PLATFORM": str(lab.platform_file),
             "PYTHONPATH": str(lab.runtime.tree / "include"),
         }
         command = [sys.executable, str(lab.runtime.tree / "spark_jobs" / "spare.py"), "--name", name]

@@ -205,7 +205,6 @@ def test_a_wrong_argument_is_a_configuration_error(lab: Lab) -> None:
         environment = {
             **os.environ,
             "K2_RUNTIME": str(lab.runtime_file),
-            "K2_PLATFORM": str(lab.platform_file),
             "PYTHONPATH": str(lab.runtime.tree / "include"),
         }
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -49,9 +49,9 @@ def want(home: Home, *names: str, serial: int = 1) -> None:
 
 
 @contextlib.asynccontextmanager
-async def supervised(home: Home, *services: Service) -> AsyncIterator[Supervisor]:
+async def supervised(home: Home, *services: Service, made_of: str = "") -> AsyncIterator[Supervisor]:
     """A supervisor whose tasks are cancelled at the end, as if it were killed: nothing is stopped."""
-    boss = Supervisor(home, {s.name: s for s in services}, dict(os.environ))
+    boss = Supervisor(home, {s.name: s for s in services}, dict(os.environ), made_of)
     boss.apply()
     try:
         yield boss
@@ -153,6 +153,35 @@ def test_a_killed_supervisors_services_are_adopted(home: Home) -> None:
             assert records.recall(home, "one") == before
             before.send(signal.SIGKILL)
             await until(lambda: heir.status["one"].restarts == 1 and phase(heir, "one") is Phase.HEALTHY)
+
+    asyncio.run(scenario())
+
+
+def test_what_was_started_with_other_code_is_started_again(home: Home) -> None:
+    """What keeps no state, and only its own process: not the children that it has; the rest is adopted. Once."""
+    deaf = "import signal, subprocess, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); subprocess.Popen(['sleep', '60'], start_new_session=True)"
+    deaf += "; time.sleep(60)"
+    services = (sleeper(home, "store"), sleeper(home, "agent", code=deaf, stateless=True, grace_seconds=0.3))
+
+    async def scenario() -> None:
+        want(home, "store", "agent")
+        async with supervised(home, *services, made_of="old") as boss:
+            await until(lambda: all(phase(boss, s.name) is Phase.HEALTHY for s in services))
+            store, agent = records.recall(home, "store"), records.recall(home, "agent")
+            assert store is not None and agent is not None
+            await until(lambda: len(family([agent])) == 2)
+            (child,) = [p for p in family([agent]) if p != agent]
+        try:
+            async with supervised(home, *services, made_of="new") as heir:
+                await until(lambda: not agent.alive and phase(heir, "agent") is Phase.HEALTHY)
+                again = records.recall(home, "agent")
+                assert again not in (None, agent) and heir.status["agent"].restarts == 0
+                assert records.recall(home, "store") == store and child.alive
+            async with supervised(home, *services, made_of="new") as heir:
+                await until(lambda: phase(heir, "agent") is Phase.HEALTHY)
+                assert records.recall(home, "agent") == again
+        finally:
+            end([child], grace_seconds=0)
 
     asyncio.run(scenario())
 
@@ -278,7 +307,7 @@ def test_a_record_of_an_earlier_boot_is_nobody(home: Home) -> None:
     """After a reboot the same pid and start time may belong to anybody."""
     me = ProcessId.of(os.getpid())
     assert me is not None
-    records.remember(home, "one", me)
+    records.remember(home, "one", me, "")
     assert records.recall(home, "one") == me
     path = home.services / "one.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "another"}))
