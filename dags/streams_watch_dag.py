@@ -13,7 +13,8 @@ only DAG that starts or stops a stream. `./k2 explain STREAM` shows what it sees
 ## When it runs
 Within about two seconds of a change: a trigger in the triggerer polls all streams and creates an event on the asset
 `k2_streams`. Also every minute by the clock, in case the trigger is down, and at once after `streams_control`.
-One run at a time: while a stream is being drained, which may take a minute, the next look waits.
+One run at a time. While it drains a stream, which may take a minute, it looks every few seconds for other streams that died or are
+to be started or stopped; what only a full look finds, that a stream hangs, waits for the drain.
 A poll that has not looked for a minute is a ticket, which a run opens and resolves. When neither it nor a run has looked for
 two minutes, or no run for six, the host agent pages by itself.
 

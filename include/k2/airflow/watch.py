@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from k2 import watchdog
+from k2.registry.observed import Decision
 from k2.registry.runtime import Runtime
 from k2.supervision.explain import action
 
@@ -18,7 +19,7 @@ class ActionFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Watch:
-    """A stream that was acted on at once is in `looks` twice: as it was before, and after."""
+    """A stream that was acted on at once is in `looks` again: as it was before, and after."""
 
     looks: Sequence[watchdog.Look]
     done: Sequence[watchdog.Done]
@@ -31,14 +32,23 @@ class Watch:
 def look_and_act(runtime: Runtime) -> Watch:
     """Observe every stream afresh, decide, act. What woke the run is no input: it may be old by now.
 
-    What is urgent comes first: a full look waits seconds for a broker that is silent. A run that started or stopped something writes no
-    certificates, so that nothing waits for them.
+    What is urgent comes first, and again while a stream is being drained: a full look waits seconds for a broker that is silent. A run that
+    started or stopped something writes no certificates, so that nothing waits for them.
     """
-    urgent = watchdog.urgent(runtime)
-    done = watchdog.act(runtime, [look.decision for look in urgent])
-    looks = watchdog.look(runtime)
-    done += watchdog.act(runtime, [look.decision for look in looks])
-    return Watch([*urgent, *looks], done, [] if any(d.fence is not None for d in done) else watchdog.certify_due(runtime))
+    looks: list[watchdog.Look] = []
+
+    def urgent() -> list[Decision]:
+        """Of a stream that is being drained, the log tells once."""
+        found = watchdog.urgent(runtime)
+        last = {look.decision.stream: look.decision.verdict for look in looks}
+        looks.extend(look for look in found if last.get(look.decision.stream) is not look.decision.verdict)
+        return [look.decision for look in found]
+
+    done = watchdog.act(runtime, urgent(), urgent)
+    full = watchdog.look(runtime)
+    looks += full
+    done += watchdog.act(runtime, [look.decision for look in full], urgent)
+    return Watch(looks, done, [] if any(d.fence is not None for d in done) else watchdog.certify_due(runtime))
 
 
 def woken_by(context: Any) -> str:

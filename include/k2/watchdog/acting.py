@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,8 @@ from k2.supervision.wishes import End, in_order
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4
+DRAINS = (Action.STOP, Action.REPLACE)
+LOOK_AGAIN_SECONDS = 3.0
 NOT_STARTED_FOR = timedelta(minutes=1)
 NOT_STARTED_ADVICE = "What to do: mend what it names. The watchdog tries again at each look; ./k2 explain shows what it can read."
 
@@ -40,11 +42,25 @@ class Done:
     """Of the driver that was started or stopped; None when none was."""
 
 
-def act(runtime: Runtime, decisions: Iterable[Decision]) -> list[Done]:
-    """Do what the decisions say, several streams at the same time. An error in one stream ends no other's action."""
-    due = in_turn([d for d in decisions if d.action in ACTS], runtime.platform)
-    with AgentClient(runtime) as agent, ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(lambda decision: _act(runtime, agent, decision), due))
+def act(runtime: Runtime, decisions: Iterable[Decision], look_again: Callable[[], Iterable[Decision]] = lambda: ()) -> list[Done]:
+    """Do what the decisions say, several streams at the same time. An error in one stream ends no other's action.
+
+    A drain may take a minute: while something lasts, `look_again` is asked every few seconds for what is due for the other streams.
+    """
+    doing: dict[Future[Done], str] = {}
+    # Apart, so that drains never keep a start from its turn.
+    with AgentClient(runtime) as agent, ThreadPoolExecutor(AT_ONCE) as drains, ThreadPoolExecutor(AT_ONCE) as starts:
+
+        def begin(decisions: Iterable[Decision]) -> None:
+            busy = {stream for future, stream in doing.items() if not future.done()}
+            for decision in in_turn([d for d in decisions if d.action in ACTS and d.stream not in busy], runtime.platform):
+                pool = drains if decision.action in DRAINS else starts
+                doing[pool.submit(_act, runtime, agent, decision)] = decision.stream
+
+        begin(decisions)
+        while wait(doing, LOOK_AGAIN_SECONDS).not_done:
+            begin(look_again())
+        return [future.result() for future in doing]
 
 
 def in_turn(due: list[Decision], platform: Platform) -> list[Decision]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -50,7 +51,7 @@ def test_what_is_urgent_is_done_before_the_full_look(monkeypatch: pytest.MonkeyP
     after = look("bronze_binance", Verdict.STARTING, Action.NONE, "has run for 1 s")
     calls: list[str] = []
 
-    def act(runtime: object, decisions: list[Decision]) -> list[Done]:
+    def act(runtime: object, decisions: list[Decision], look_again: Callable[[], list[Decision]]) -> list[Done]:
         calls.append("act")
         return [Done(d.stream, d.action, True, "started") for d in decisions if d.action is Action.START]
 
@@ -63,11 +64,33 @@ def test_what_is_urgent_is_done_before_the_full_look(monkeypatch: pytest.MonkeyP
     assert summary(watch)["verdicts"] == {"bronze_binance": "STARTING"}
 
 
+def test_while_a_stream_drains_others_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is due for them is handed over each time; the log has each stream's verdict once."""
+    stopping = look("silver_kraken", Verdict.STOPPING, Action.STOP, "it is wanted stopped")
+    dead = look("bronze_binance", Verdict.DEAD, Action.START, "ended by signal 9")
+    found = iter([[stopping], [stopping], [stopping, dead], []])
+    handed: list[list[str]] = []
+
+    def act(runtime: object, decisions: list[Decision], look_again: Callable[[], list[Decision]]) -> list[Done]:
+        handed.append([d.stream for d in decisions])
+        if len(handed) == 1:
+            handed.extend([d.stream for d in look_again()] for _ in range(2))
+        return []
+
+    monkeypatch.setattr(watchdog, "urgent", lambda runtime: next(found))
+    monkeypatch.setattr(watchdog, "look", lambda runtime: [])
+    monkeypatch.setattr(watchdog, "act", act)
+    monkeypatch.setattr(watchdog, "certify_due", lambda runtime: [])
+    watch = look_and_act(None)  # type: ignore[arg-type]
+    assert handed == [["silver_kraken"], ["silver_kraken"], ["silver_kraken", "bronze_binance"], []]
+    assert watch.looks == [stopping, dead]
+
+
 def test_certificates_are_written_by_a_run_that_had_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """And one that could not be written is in the log."""
     monkeypatch.setattr(watchdog, "urgent", lambda runtime: [])
     monkeypatch.setattr(watchdog, "look", lambda runtime: [look("bronze_binance", Verdict.IDLE, Action.NONE, "all committed")])
-    monkeypatch.setattr(watchdog, "act", lambda runtime, decisions: [])
+    monkeypatch.setattr(watchdog, "act", lambda runtime, decisions, look_again: [])
     monkeypatch.setattr(watchdog, "certify_due", lambda runtime: [watchdog.Written("bronze_kraken", error="OSError: away")])
     watch = look_and_act(None)  # type: ignore[arg-type]
     assert table(watch).endswith("No certificate of bronze_kraken: OSError: away")
