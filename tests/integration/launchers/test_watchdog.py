@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from k2 import watchdog
+from k2.airflow.watch import Watch, look_and_act
 from k2.launchers import start as protocol
 from k2.launchers.client import AgentClient
 from k2.processes import ProcessId
@@ -87,6 +88,23 @@ def test_an_urgent_look_waits_for_no_broker(watched: Watched, monkeypatch: pytes
     assert [done.fence for done in watchdog.act(watched.runtime, [found.decision])] == [2]
     assert watched.ledger()[-1]["detected_at"] == found.decision.detected_at
     assert watchdog.urgent(watched.runtime) == []
+
+
+def test_a_stream_that_dies_while_another_drains_is_started(watched: Watched) -> None:
+    """By the run that drains, which takes as long as the drain does."""
+    watched.home.mode("deaf")
+    watched.up()
+    watched.want("stopped", "silver_kraken")
+    runs: list[Watch] = []
+    run = threading.Thread(target=lambda: runs.append(look_and_act(watched.runtime)))
+    run.start()
+    watched.home.wait_until(lambda: watched.home.newest("silver_kraken").asked, "it was asked to stop")
+    watched.kill()
+    watched.home.wait_until(lambda: watched.home.newest().fence == 2, "the other was started again")
+    assert run.is_alive() and not watched.home.has_exited("silver_kraken")
+    watched.kill("silver_kraken")
+    run.join()
+    assert {(d.stream, d.action, d.ok) for d in runs[0].done} == {("silver_kraken", Action.STOP, True), (STREAM, Action.START, True)}
 
 
 def test_a_second_death_waits_and_is_forgiven_later(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

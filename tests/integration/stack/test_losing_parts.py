@@ -1,17 +1,20 @@
-"""Losing a part of the control plane stops no stream and starts none twice."""
+"""Losing a part of the control plane, or starting it again with other settings, stops no stream and starts none twice."""
 
 from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from k2.checkpoints.reader import read_tail
 from k2.launchers.client import AgentClient
+from k2.registry.files import REGISTRY
 from k2.registry.observed import DriverState
 from k2.registry.runtime import Runtime
-from k2.stack import records
+from k2.stack import control, records
 from k2.stack.home import Home
 from k2.stack.status import read_status
 from k2.state.database import connect
@@ -68,3 +71,25 @@ def test_kill_9_of_a_part(platform_stack: Runtime, part: str) -> None:
     wait_until(f"{part} back", healthy_again)
     wait_until("two more commits of every stream", lambda: all(n >= batches[s] + 2 for s, n in committed(platform_stack).items()))
     assert drivers(platform_stack) == before
+
+
+@pytest.mark.full
+def test_a_new_registry_is_applied_while_the_streams_go_on(platform_stack: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`up` starts again what keeps no state, and only that; a driver reads its settings when it is started anew."""
+    home = Home(platform_stack.home)
+    wait_until("every stream committing", lambda: all_committing(platform_stack))
+    before, services, batches = drivers(platform_stack), records.living(home), committed(platform_stack)
+    assert set(before) == set(platform_stack.platform.streams)
+    declared = yaml.safe_load(REGISTRY.read_text())
+    declared["dead_man"]["repeat_minutes"] += 1
+    (tmp_path / "platform.yaml").write_text(yaml.safe_dump(declared))
+    with monkeypatch.context() as other:
+        other.setenv("K2_PLATFORM", str(tmp_path / "platform.yaml"))
+        control.up(home.path)
+    changed = {name for name, process in records.living(home).items() if process != services[name]}
+    assert changed == {"host_agent", "feed_binance", "feed_kraken", *(name for name in services if name.startswith("airflow_"))}
+    assert platform_stack.platform.dead_man.repeat_minutes == declared["dead_man"]["repeat_minutes"]
+    wait_until("two more commits of every stream", lambda: all(n >= batches[s] + 2 for s, n in committed(platform_stack).items()))
+    control.up(home.path)
+    assert drivers(platform_stack) == before
+    assert all(service.state in ("healthy", "done") for service in read_status(home).services)
