@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.chaos.faults import FAULTS
@@ -12,7 +12,6 @@ SUBJECTS = Subjects(["bronze_a", "bronze_b", "silver_a", "silver_b"], ["silver_a
 seeds, sizes = st.integers(0, 10**6), st.integers(1, 120)
 
 
-@settings(deadline=None)
 @given(seeds, sizes)
 def test_the_same_seed_gives_the_same_plan_of_so_many_faults(seed: int, faults: int) -> None:
     """To replay a run, its seed and number of faults are enough."""
@@ -21,7 +20,6 @@ def test_the_same_seed_gives_the_same_plan_of_so_many_faults(seed: int, faults: 
     assert sum(len(r.faults) for r in rounds) == faults and all(len(r.faults) in (1, 2) for r in rounds)
 
 
-@settings(deadline=None)
 @given(seeds, sizes, st.integers(0, 30))
 def test_a_longer_plan_begins_with_a_shorter_one(seed: int, faults: int, more: int) -> None:
     """So that the first faults of a failing run can be replayed alone."""
@@ -30,7 +28,6 @@ def test_a_longer_plan_begins_with_a_shorter_one(seed: int, faults: int, more: i
     assert in_order[:faults] == [fault for r in short for fault in r.faults]
 
 
-@settings(deadline=None)
 @given(seeds, sizes)
 def test_every_fault_has_a_target_of_its_kind(seed: int, faults: int) -> None:
     """A commit is blocked of Silver only, a broker is silent only for whoever is behind the proxy."""
@@ -39,7 +36,6 @@ def test_every_fault_has_a_target_of_its_kind(seed: int, faults: int) -> None:
         assert 0 < planned.pause_seconds < 10
 
 
-@settings(deadline=None)
 @given(seeds, sizes)
 def test_two_at_once_hurt_two_different_things(seed: int, faults: int) -> None:
     """And only those that the second one does not make meaningless."""
@@ -51,7 +47,6 @@ def test_two_at_once_hurt_two_different_things(seed: int, faults: int) -> None:
             assert UNDONE_BY.get(first.kind) is not second.kind
 
 
-@settings(deadline=None)
 @given(seeds, st.sets(st.sampled_from(list(Kind)), max_size=5))
 def test_every_kind_comes_once_before_any_comes_again(seed: int, without: set[Kind]) -> None:
     """But those that the machine cannot do, which never come."""
@@ -60,7 +55,6 @@ def test_every_kind_comes_once_before_any_comes_again(seed: int, without: set[Ki
     assert not without & {f.kind for r in plan(seed, 100, SUBJECTS, frozenset(without)) for f in r.faults}
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_a_stream_that_was_hurt_rests(seed: int) -> None:
     """While others of its kind can be chosen."""

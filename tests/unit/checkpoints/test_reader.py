@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.checkpoints import reader
@@ -187,7 +187,6 @@ def test_first_commit_after(tmp_path: Path) -> None:
     assert first_commit_after(tmp_path / "absent", at(0)) is None
 
 
-@settings(deadline=None)  # it writes files
 @given(st.binary(max_size=200), st.sampled_from(["metadata", "offsets/1", "commits/1"]))
 def test_no_content_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str) -> None:
     """Any bytes in any file end in an answer or in CheckpointUnreadable."""

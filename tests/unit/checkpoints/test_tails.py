@@ -129,7 +129,7 @@ def test_a_folder_that_may_not_be_read_is_told(checkpoint: Path) -> None:
 STEPS = st.lists(st.sampled_from(["plan", "commit", "purge", "rewind", "identity", "remove"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=STEPS, looks=st.lists(st.booleans(), min_size=12, max_size=12))
 def test_following_tells_what_reading_tells(tmp_path_factory: pytest.TempPathFactory, steps: list[str], looks: list[bool]) -> None:
     """Whatever happens to a checkpoint, and however often it is looked at in between."""

@@ -92,7 +92,7 @@ def test_malformed_frames(frame: str) -> None:
         parse(frame, 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(max_size=40))
 def test_no_text_raises_anything_else(text: str) -> None:
     """Any text at all is a message, an event or a MalformedFrame."""

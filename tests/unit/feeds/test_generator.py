@@ -44,7 +44,7 @@ def test_a_seed_is_a_market(exchange: str) -> None:
     assert first != other
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(EXCHANGES), st.integers(), st.sampled_from(list(Pattern)), st.floats(1, 2000))
 def test_times_never_go_back(exchange: str, seed: int, pattern: Pattern, rate: float) -> None:
     """In each book the trades' times rise, in the exchange's own unit, and none lies after its message."""

@@ -79,7 +79,7 @@ def test_malformed_frames(frame: str) -> None:
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=10))
 def test_no_json_raises_anything_else(value: object) -> None:
     """Any JSON at all is a message, an event or a MalformedFrame."""

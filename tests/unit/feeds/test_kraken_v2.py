@@ -153,7 +153,7 @@ def test_malformed_frames(text: str) -> None:
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["symbol", "timestamp", "side"]), inner), max_leaves=8))
 def test_no_json_raises_anything_else(value: object) -> None:
     """Any JSON in the place of the trades is trades, problems or a MalformedFrame."""

@@ -91,7 +91,7 @@ def test_begin_ids_never_goes_back(tmp_path: Path) -> None:
     assert ledger.books["BTCUSDT"].next_id == 100
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=12))
 def test_any_order_of_appends_saves_and_kills(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, bool]]) -> None:
     """However often it is killed or saved in between, the ledger counts every line once."""

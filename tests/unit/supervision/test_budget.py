@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.registry.observed import Outage
@@ -78,7 +78,6 @@ def test_a_spent_budget_is_told_however_slowly_it_went() -> None:
     assert found.left_seconds < 0 and "spent: 300.0 min used of 201.6" in found.burning
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 40_000), st.none() | st.floats(0, 500), st.sampled_from(["commit", "idle"]))))
 def test_the_arithmetic_holds(rows: list[tuple[float, float | None, str]]) -> None:
     """Spans rise apart; a longer window never holds less; what is used is no more than the window, nor than the sum of all outages."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.registry.observed import Outage
@@ -85,7 +85,6 @@ def test_a_start_after_a_stop_is_not_how_it_recovered() -> None:
 MOMENT = st.none() | st.floats(-1000, 1000).map(at)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1000), st.lists(MOMENT, min_size=5, max_size=5))
 def test_the_steps_add_up_and_none_is_negative(good: float, moments: list[datetime | None]) -> None:
     """Whatever the clocks say: the steps that were reached add up to the time from the last good moment to the last step."""

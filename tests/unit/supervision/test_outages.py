@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, Head, Observation, Outage, QueryStatus, Reading, Verdict, Wanted
@@ -142,7 +142,6 @@ def test_a_look_of_before_says_nothing() -> None:
 OPTIONAL = st.none() | st.floats(-100, 100)
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(list(Verdict)), st.sampled_from(list(Action)), st.floats(-20, 100), st.integers(3, 7), OPTIONAL, OPTIONAL, OPTIONAL, st.booleans(), OPTIONAL
 )

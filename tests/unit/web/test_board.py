@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.registry.observed import Verdict
@@ -24,7 +24,6 @@ def test_only_what_is_well_now_is_good(verdict: Verdict) -> None:
         assert tone_of(verdict, late=False) is Tone.BAD
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_a_verdict_of_another_version_is_not_good(verdict: str) -> None:
     """What this version does not know the name of is shown as trouble."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.registry.observed import Outage
@@ -35,7 +35,6 @@ def test_an_open_outage_grows(sample: Board) -> None:
     assert [part.step for part in bar.parts] == [0, 1] and bar.parts[1].title == "not decided yet, for 690 s"
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e5), st.none() | st.floats(0, 1e5), st.none() | st.floats(0, 1e5)), max_size=5))
 def test_no_bar_leaves_the_picture(rows: list[tuple[float, float | None, float | None]]) -> None:
     """Whatever happened when: parts follow each other, each is seen, and none is wider than the picture."""

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     suites = [f"tests/{args.suite}"] if args.suite else [suite for suite in SUITES if (TREE / suite).is_dir()]
     named = any(argument.startswith("tests/") for argument in args.pytest)
-    command = [sys.executable, "-m", "pytest", *([] if args.full else ["-m", "not full"]), *([] if named else suites), *args.pytest]
+    scope = ["--hypothesis-profile=full"] if args.full else ["-m", "not full"]
+    command = [sys.executable, "-m", "pytest", *scope, *([] if named else suites), *args.pytest]
     os.chdir(TREE)
     os.execv(sys.executable, command)
