@@ -344,12 +344,18 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def parse_platform(path: Path) -> Platform:
-    """Read and check one registry file. Raises ConfigError."""
+def read_registry(path: Path) -> str:
+    """The text of a registry file. Raises ConfigError."""
     try:
-        raw = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader with a duplicate check
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file: create it, or unset K2_PLATFORM") from None
+        return path.read_text()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}: create it, or let K2_PLATFORM name another") from None
+
+
+def parse_platform(path: Path, text: str | None = None) -> Platform:
+    """Check one registry file, of which the text may have been read already. Raises ConfigError."""
+    try:
+        raw = yaml.load(read_registry(path) if text is None else text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader with a duplicate check
     except yaml.YAMLError as error:
         raise ConfigError(f"{path.name}: not YAML: {error}") from None
     if not isinstance(raw, dict):

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from k2.alerts.direct import slack_token
 from k2.processes import ProcessId, end
-from k2.registry.files import registry_file
+from k2.registry.files import REGISTRY
 from k2.registry.made_of import fingerprint
-from k2.registry.platform import ConfigError, Platform, load_platform
+from k2.registry.platform import ConfigError, Platform, parse_platform, read_registry
 from k2.registry.runtime import Replay, Runtime
 from k2.stack import applied, plan, ports, preflight, records
 from k2.stack.archive import ensure_archive
@@ -29,11 +29,12 @@ from k2.stack.home import TREE, Home, read_json, write_atomically
 from k2.stack.jars import ensure_jars
 from k2.stack.java import find_java
 from k2.stack.progress import Progress, Silent
-from k2.stack.supervisor import Phase, stop_orphans
+from k2.stack.supervisor import LEAVE, Phase, stop_orphans
 
 START_SECONDS = 300
 SUPERVISOR_SECONDS = 20
 STOP_SECONDS = 180
+LEAVE_SECONDS = 5
 GIVE_UP_AFTER_FAILURES = 3
 STANDARD = "standard"
 """The profile of a home in which no other one was asked for."""
@@ -75,8 +76,9 @@ def up(
     profile = profile or (last.profile if last else STANDARD)
     real_exchanges = _source(here, last, real_exchanges)
     preflight.check_machine()
-    source = registry_file().resolve()
-    platform = load_platform(profile, source)
+    source = applied.source(here)
+    text = read_registry(source)
+    platform = parse_platform(source, text).with_profile(profile)
     java_home = find_java(progress)
     here.create()
     progress.now("waiting for another k2 that starts or stops this platform")
@@ -88,10 +90,9 @@ def up(
         if running or supervised:
             runtime = _same_platform(here, profile, replay)
             chosen = read_json(here.ports_file) or {}
-            applied.check_ports(runtime, platform, chosen)
-            applied.apply(here, source)
+            applied.check_exchanges(runtime, platform, chosen)
         else:
-            runtime = _lay_out(here, source, platform, profile, real_exchanges, replay, proxied, java_home, progress)
+            runtime = _lay_out(here, text, platform, profile, real_exchanges, replay, proxied, java_home, progress)
             chosen = read_json(here.ports_file) or {}
         the_plan = plan.services(here, runtime, chosen, java_home)
         names = plan.closure(the_plan, services if services is not None else the_plan)
@@ -102,8 +103,9 @@ def up(
             "serial": before.get("serial", 0) + 1,
             "services": [n for n in the_plan if n in {*kept, *names}],
             "java_home": str(java_home),
-            "registry": str(source),
+            "registry": None if source == REGISTRY else str(source),
         }
+        applied.apply(here, text)
         write_atomically(here.wanted_file, json.dumps(wanted))
         if supervised and _is_current(here, runtime):
             _supervisor(here).send(signal.SIGHUP)  # it reads run/wanted.json again
@@ -139,10 +141,14 @@ def _is_current(home: Home, runtime: Runtime) -> bool:
 
 
 def _end_supervisor(home: Home) -> None:
-    """With -9, so that it takes nothing along."""
-    _supervisor(home).send(signal.SIGKILL)
-    with home.locked("lock", wait=True):
-        return
+    """It takes nothing along, however it ends."""
+    supervisor = _supervisor(home)
+    supervisor.send(LEAVE)
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while supervisor.alive:
+        if time.monotonic() > deadline:
+            supervisor.send(signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def _supervisor(home: Home) -> ProcessId:
@@ -171,7 +177,7 @@ def _same_platform(home: Home, profile: str, replay: Replay | None) -> Runtime:
 
 def _lay_out(
     home: Home,
-    source: Path,
+    registry: str,
     platform: Platform,
     profile: str,
     real_exchanges: bool,
@@ -221,7 +227,7 @@ def _lay_out(
     for folder in (home.data / "warehouse", home.data / "checkpoints", runtime.schemas):
         folder.mkdir(exist_ok=True)
     write_atomically(home.ports_file, json.dumps(chosen))
-    applied.apply(home, source)
+    applied.apply(home, registry)
     write_atomically(home.runtime_file, runtime.model_dump_json(indent=1))
     return runtime
 

@@ -66,8 +66,8 @@ class PlatformStatus:
     incidents: list[dict[str, Any]] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     """Maintenance windows that are open or to come."""
-    edited: Path | None = None
-    """The registry, when it is no longer as it was applied."""
+    not_applied: str = ""
+    """What has changed since the last `up`; empty when nothing has."""
     unknown: str = ""
     """Why streams and incidents could not be read; empty when they could."""
 
@@ -100,7 +100,7 @@ def read_status(home: Home) -> PlatformStatus:
         ],
         incidents=incidents,
         windows=windows,
-        edited=applied.not_applied(home),
+        not_applied=applied.not_applied(home, runtime),
         unknown=unknown,
     )
 

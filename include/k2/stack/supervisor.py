@@ -3,7 +3,7 @@
 It starts each service as soon as what it needs is ready, starts what crashes again, and on SIGTERM stops all in
 reverse order. Killed with -9 it takes nothing with it: the next one adopts the services that live, and starts those
 again that keep no state and were started with other code or another platform.yaml. SIGHUP makes it read
-run/wanted.json again.
+run/wanted.json again, SIGUSR1 makes it leave as if it were killed, but not in the middle of a start.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from k2.stack.service import Service, Unhealthy
 
 log = logging.getLogger("k2.supervisor")
 
+LEAVE = signal.SIGUSR1
 BACKOFF_SECONDS = (1, 2, 4, 8, 16, 30)
 STEADY_SECONDS = 60
 """A service that was healthy for so long begins with the first backoff again."""
@@ -105,6 +106,7 @@ class Supervisor:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.apply)
+        loop.add_signal_handler(LEAVE, os._exit, 0)
         self.apply()
         housekeeper = asyncio.create_task(self._keep_house())
         await self._stop.wait()

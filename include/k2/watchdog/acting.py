@@ -45,22 +45,22 @@ class Done:
 def act(runtime: Runtime, decisions: Iterable[Decision], look_again: Callable[[], Iterable[Decision]] = lambda: ()) -> list[Done]:
     """Do what the decisions say, several streams at the same time. An error in one stream ends no other's action.
 
-    A drain may take a minute: while something lasts, `look_again` is asked every few seconds for what is due for the other streams.
+    A drain may take a minute: while something lasts, `look_again` is asked every few seconds for what is due for the other streams. Nothing
+    is done twice about one: what was seen of it before its action ended is no reason for another.
     """
-    doing: dict[Future[Done], str] = {}
+    doing: dict[str, Future[Done]] = {}
     # Apart, so that drains never keep a start from its turn.
     with AgentClient(runtime) as agent, ThreadPoolExecutor(AT_ONCE) as drains, ThreadPoolExecutor(AT_ONCE) as starts:
 
         def begin(decisions: Iterable[Decision]) -> None:
-            busy = {stream for future, stream in doing.items() if not future.done()}
-            for decision in in_turn([d for d in decisions if d.action in ACTS and d.stream not in busy], runtime.platform):
+            for decision in in_turn([d for d in decisions if d.action in ACTS and d.stream not in doing], runtime.platform):
                 pool = drains if decision.action in DRAINS else starts
-                doing[pool.submit(_act, runtime, agent, decision)] = decision.stream
+                doing[decision.stream] = pool.submit(_act, runtime, agent, decision)
 
         begin(decisions)
-        while wait(doing, LOOK_AGAIN_SECONDS).not_done:
+        while wait(doing.values(), LOOK_AGAIN_SECONDS).not_done:
             begin(look_again())
-        return [future.result() for future in doing]
+        return [future.result() for future in doing.values()]
 
 
 def in_turn(due: list[Decision], platform: Platform) -> list[Decision]:

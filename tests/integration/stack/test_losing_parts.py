@@ -83,13 +83,13 @@ def test_a_new_registry_is_applied_while_the_streams_go_on(platform_stack: Runti
     declared = yaml.safe_load(REGISTRY.read_text())
     declared["dead_man"]["repeat_minutes"] += 1
     (tmp_path / "platform.yaml").write_text(yaml.safe_dump(declared))
-    with monkeypatch.context() as other:
-        other.setenv("K2_PLATFORM", str(tmp_path / "platform.yaml"))
-        control.up(home.path)
+    monkeypatch.setenv("K2_PLATFORM", str(tmp_path / "platform.yaml"))
+    control.up(home.path)
     changed = {name for name, process in records.living(home).items() if process != services[name]}
     assert changed == {"host_agent", "feed_binance", "feed_kraken", *(name for name in services if name.startswith("airflow_"))}
     assert platform_stack.platform.dead_man.repeat_minutes == declared["dead_man"]["repeat_minutes"]
     wait_until("two more commits of every stream", lambda: all(n >= batches[s] + 2 for s, n in committed(platform_stack).items()))
+    monkeypatch.setenv("K2_PLATFORM", str(REGISTRY))
     control.up(home.path)
     assert drivers(platform_stack) == before
     assert all(service.state in ("healthy", "done") for service in read_status(home).services)

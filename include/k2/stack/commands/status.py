@@ -85,8 +85,8 @@ def render(status: PlatformStatus) -> Group:
             what = f"Maintenance of {window.scope}, {when}, by {window.who}: {window.reason}. Incidents are told at its end."
             parts.append(f"[yellow]{escape(what)}[/]")
     parts.append(f"Profile {status.profile}. " + (f"Airflow: {status.airflow}" if status.airflow else "Airflow does not run."))
-    if status.edited:
-        parts.append(f"[yellow]{escape(str(status.edited))} has changed since it was applied:[/] ./k2 up applies it.")
+    if status.not_applied:
+        parts.append(f"[yellow]{escape(status.not_applied)}:[/] ./k2 up applies it.")
     if not status.supervised:
         parts.append("[red]The supervisor does not run, so nothing that crashes is started again:[/] ./k2 up starts it.")
     return Group(*parts)  # type: ignore[arg-type]
