@@ -19,7 +19,7 @@ WHAT_TO_EXPECT = {
 }
 STREAM_ADVICE = (
     "What to do: nothing yet. The watchdog starts the stream again by itself, and this message changes once it has committed. "
-    "If that takes more than five minutes, open the last run of streams_watch: its log says what it saw and did."
+    "If that takes more than five minutes, it pages."
 )
 HELD_ADVICE = (
     "What to do: decide. The watchdog does not start this stream again by itself, or only now and then. ./k2 explain shows what it saw, the runbook "
@@ -129,7 +129,7 @@ def window_over(window: Window, happened: Sequence[dict[str, Any]], routes: Rout
 def subject(key: str) -> str:
     """What an incident is about, from its key.
 
-    Keys: stream:<stream>, held:<stream>, certificate:<stream>, budget:<stream>, memory:<stream>, dependency:<name>, watchers:<watcher>,
+    Keys: stream:<stream>, down:<stream>, held:<stream>, certificate:<stream>, budget:<stream>, memory:<stream>, dependency:<name>, watchers:<watcher>,
     dag:<dag>[:<task>] or health:<check>:<subject or *>:<status>.
     """
     parts = key.split(":")

@@ -343,3 +343,13 @@ class Outage:
     outcome: str | None = None
     """caught_up; interrupted: in trouble again before it had caught up; stopped: nobody wants it to run any more."""
     id: int | None = None
+
+
+@dataclass(frozen=True)
+class Unmended:
+    """An outage that has not ended, and how the stream was judged last."""
+
+    stream: str
+    detected_at: datetime
+    verdict: str
+    because: str

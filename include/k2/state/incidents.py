@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -76,9 +76,9 @@ def withdraw(connection: Connection, key: str, age: timedelta) -> None:
     )
 
 
-def open_keys(connection: Connection) -> set[str]:
-    """The keys for which an incident is open."""
-    return {row["key"] for row in connection.execute("SELECT key FROM k2.incidents WHERE resolved_at IS NULL")}
+def open_keys(connection: Connection) -> dict[str, datetime]:
+    """The keys for which an incident is open, and since when."""
+    return {row["key"]: row["opened_at"] for row in connection.execute("SELECT key, opened_at FROM k2.incidents WHERE resolved_at IS NULL")}
 
 
 def tellable(connection: Connection) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,15 +12,16 @@ from k2.registry.runtime import Runtime
 from k2.state import incidents, streams, verdicts
 from k2.state.database import Connection
 from k2.supervision.dependencies import CATALOG, KAFKA, SCHEMA_REGISTRY, answers
+from k2.supervision.down import is_late, still_down, together
 from k2.supervision.failures import failure_class
 from k2.supervision.order import ONE_CAUSE
 from k2.supervision.policy import forgivable
 from k2.supervision.verdicts import HEALTHY, HELD, in_trouble
-from k2.watchdog import outages
+from k2.watchdog import down, outages
 from k2.watchdog.judged import Look
 
 TOLD = {
-    Verdict.DEAD: ("page", "died"),
+    Verdict.DEAD: ("ticket", "died"),
     Verdict.REWIND: ("page", "lost its place"),
     Verdict.POISONED: ("page", "fails at the same records again"),
     Verdict.INCOMPATIBLE: ("page", "cannot go on from its checkpoint"),
@@ -28,14 +29,17 @@ TOLD = {
     Verdict.SPLIT_BRAIN: ("page", "had two drivers"),
     Verdict.HEAD_MISMATCH: ("ticket", "finds nothing to read"),
 }
-"""How loud people are told of a verdict, and in which words; of those that are not here, that the stream hangs."""
+"""How loud people are told of a verdict, and in which words; of those that are not here, that the stream hangs.
+
+What the watchdog mends by itself pages when it has not come true after a while (k2.watchdog.down).
+"""
 WHAT_TO_DO = {
     Verdict.SPLIT_BRAIN: "What to do: find out who started the second driver. The older one is ended, and the catalog refused its commits.",
     Verdict.HEAD_MISMATCH: "What to do: look at the source: a topic that was made anew, or records that no reader sees. A restart would not help.",
 }
 """Of verdicts whose troubles do not end by a restart."""
+WRONG_SETTING = ("page", "died of a wrong setting")
 CORRECT_IT = "What to do: correct what it names, then streams_control with action start. It is not started again by itself."
-"""Of a death by a wrong setting, which every start would repeat."""
 BLIND_KEY = "watchers:judgement"
 BLIND_FOR = timedelta(minutes=2)
 BLIND_ADVICE = "What to do: ./k2 status shows which process is down, ./k2 explain STREAM what cannot be read. The streams go on, but none is restarted."
@@ -53,7 +57,7 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
     known: dict[str, tuple[str, int, int]] = {}
     with connection.transaction():
         outages.record(connection, runtime, looks, now)
-        troubled = incidents.open_keys(connection)
+        troubled, down_since = incidents.open_keys(connection), down.since(connection)
         for found in looks:
             observation, decision = found.observation, found.decision
             wanted, driver = observation.wanted.value, observation.driver.value
@@ -66,9 +70,11 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
                     known |= _further(decision.stream, wanted, checkpoint)
             if wanted is not None:
                 judged.append((decision, verdicts.OBSERVATION.dump_json(observation)))
-                _record_incident(connection, runtime.platform, decision, troubled)
+                _record_incident(connection, runtime.platform, decision, troubled, down_since, now)
         streams.know(connection, known)
         verdicts.record(connection, judged, now)
+        if down_since or any(key.startswith(down.KIND) for key in troubled):
+            down.record(connection, runtime.platform.streams, now)
         _record_dependencies(connection, runtime.platform, looks, now)
         _record_blindness(connection, runtime.platform, now)
 
@@ -134,36 +140,41 @@ def _reads(found: Look, dependency: str) -> bool:
     return dependency != KAFKA or head.silent == KAFKA or (head.value is not None and "snapshot_id" not in head.value.position)
 
 
-def _record_incident(connection: Connection, platform: Platform, decision: Decision, troubled: set[str]) -> None:
+def _record_incident(
+    connection: Connection, platform: Platform, decision: Decision, troubled: Mapping[str, datetime], down_since: Mapping[str, datetime], now: datetime
+) -> None:
     """One trouble is one incident: that a stream is held is told in one of its own, because now somebody must act.
 
-    `troubled` are the keys of incidents that are open.
+    `troubled` are the keys of incidents that are open and since when, `down_since` says of the streams that do not work since when.
     """
     key, held = incidents.stream_key(decision.stream), incidents.held_key(decision.stream)
-    if decision.verdict in HELD:
-        severity, what = TOLD[decision.verdict]
+    wrong_setting = decision.verdict is Verdict.DEAD and decision.action is Action.NONE  # which every start would repeat
+    if decision.verdict in HELD or wrong_setting:
+        severity, what = WRONG_SETTING if wrong_setting else TOLD[decision.verdict]
+        detail = f"{decision.verdict}: {decision.because}" + (f"\n{CORRECT_IT}" if wrong_setting else "")
         incidents.resolve_incident(connection, key, f"it is held, which is told of its own: {decision.verdict}")
-        incidents.open_incident(connection, held, severity, f"Stream {decision.stream} {what}", f"{decision.verdict}: {decision.because}")
+        incidents.open_incident(connection, held, severity, f"Stream {decision.stream} {what}", detail)
     elif decision.verdict is Verdict.WAITING_DEPENDENCY:
         return  # told once, of the dependency
     elif in_trouble(decision):
-        if not incidents.is_open(connection, held) and not _has_the_cause_of_bronze(connection, platform, decision):
-            severity, what = TOLD.get(decision.verdict, ("page", "hangs"))
-            detail = "\n".join(filter(None, (f"{decision.verdict}: {decision.because}", _what_to_do(decision))))
+        others = together(decision, down_since)
+        if not incidents.is_open(connection, held) and not (
+            is_late(decision, down_since, now)
+            or _has_the_cause_of_bronze(connection, platform, decision)
+            or any(incidents.is_open(connection, incidents.stream_key(other)) for other in others if platform.feeder_of(other) != decision.stream)
+        ):
+            severity, what = TOLD.get(decision.verdict, ("ticket", "hangs"))
+            also = f"Others that died within a minute: {', '.join(others)}." if others else None
+            detail = "\n".join(filter(None, (f"{decision.verdict}: {decision.because}", also, WHAT_TO_DO.get(decision.verdict))))
             incidents.open_incident(connection, key, severity, f"Stream {decision.stream} {what}", detail)
             for reader in (name for name in platform.streams if decision.verdict is Verdict.DEAD and platform.feeder_of(name) == decision.stream):
                 incidents.withdraw(connection, incidents.stream_key(reader), ONE_CAUSE)  # of one cause, and its reader was seen first
     elif decision.verdict in HEALTHY or decision.verdict is Verdict.STOPPED:
         how = "it was stopped on request" if decision.verdict is Verdict.STOPPED else f"fence {decision.fence}: {decision.because}"
-        for opened in troubled.intersection((key, held)):
-            incidents.resolve_incident(connection, opened, how)
-
-
-def _what_to_do(decision: Decision) -> str | None:
-    """Where the advice for troubles that end by a restart would be wrong."""
-    if decision.verdict is Verdict.DEAD and decision.action is Action.NONE:
-        return CORRECT_IT
-    return WHAT_TO_DO.get(decision.verdict)
+        told = [s for s in down_since if not troubled.keys().isdisjoint((incidents.stream_key(s), incidents.held_key(s)))]
+        for opened in troubled.keys() & {key, held}:
+            if opened == held or not still_down(troubled[key], down_since, told, now):
+                incidents.resolve_incident(connection, opened, how)
 
 
 def _has_the_cause_of_bronze(connection: Connection, platform: Platform, decision: Decision) -> bool:

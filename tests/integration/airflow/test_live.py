@@ -67,7 +67,7 @@ def test_a_killed_driver_comes_back_and_people_are_told(platform_stack: Runtime,
         return next((m for m in slack()[told:] if m["text"].startswith(f"Resolved: Stream {stream} died")), None)
 
     message = wait_for("resolved message", resolved, 90)
-    assert message["channel"] == platform_stack.platform.alerts.routes.page
+    assert message["channel"] == platform_stack.platform.alerts.routes.ticket
     assert f"{platform_stack.airflow}/dags/streams_watch" in str(message["blocks"])
     with connect(platform_stack, "reader") as connection:
         (launch,) = [row for row in streams.launches(connection, stream) if row["fence"] == before]

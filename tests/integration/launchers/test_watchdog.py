@@ -19,7 +19,9 @@ from k2.launchers.client import AgentClient
 from k2.processes import ProcessId
 from k2.registry.observed import Action, Decision, DriverState, Verdict
 from k2.state import audit, database, streams
+from k2.supervision import down as rules
 from k2.supervision import judge, policy
+from k2.watchdog import down as pages
 
 STREAM = "bronze_binance"
 Watched = Any
@@ -55,7 +57,7 @@ def test_a_killed_driver_comes_back(watched: Watched) -> None:
     assert (first.verdict, first.action) == (Verdict.DEAD, Action.START)
     assert second.detected_at == first.detected_at, "a second look keeps the moment of the first"
     (incident,) = watched.incidents()
-    assert (incident["key"], incident["severity"], incident["resolved_at"]) == (f"stream:{STREAM}", "page", None)
+    assert (incident["key"], incident["severity"], incident["resolved_at"]) == (f"stream:{STREAM}", "ticket", None)
     assert "ended by signal 9" in incident["detail"]
     done = watched.watch()
     assert list(done) == [STREAM] and done[STREAM].fence == 2
@@ -73,6 +75,33 @@ def test_a_killed_driver_comes_back(watched: Watched) -> None:
     assert alive["detected_at"] == first.detected_at
     (incident,) = watched.incidents()
     assert incident["resolved_at"] is not None and "fence 2" in incident["resolution"]
+
+
+def test_streams_that_stay_down_page_once_for_all_that_died_at_one_time(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart should have mended it within minutes. Until then they are one ticket, which says so; Silver, which lives, is no part of it."""
+    watched.up()
+    for stream in ("bronze_binance", "bronze_kraken"):
+        watched.kill(stream)
+    watched.look()
+    (ticket,) = watched.incidents()
+    assert (ticket["key"], ticket["severity"]) == ("stream:bronze_binance", "ticket")
+    assert "Others that died within a minute: bronze_kraken." in ticket["detail"]
+    for module in (rules, pages):
+        monkeypatch.setattr(module, "PAGE_AFTER", timedelta(0))
+    for _ in range(2):
+        watched.look()
+        ticket, page = watched.incidents()
+        assert (ticket["resolved_at"] is not None, page["key"], page["severity"], page["resolved_at"]) == (True, "down:bronze_binance", "page", None)
+        assert page["title"] == "Streams bronze_binance, bronze_kraken stay down" and "ended by signal 9" in page["detail"]
+    watched.watch()
+    watched.kafka.end = 1
+    watched.commit("bronze_binance", 1)
+    watched.look()
+    one, other = [i for i in watched.incidents() if i["key"].startswith("down:")]
+    assert one["resolved_at"] is not None and (other["title"], other["resolved_at"]) == ("Stream bronze_kraken stays down", None)
+    watched.commit("bronze_kraken", 1)
+    watched.look()
+    assert [i["key"] for i in watched.incidents() if i["resolved_at"] is None] == []
 
 
 def test_an_urgent_look_waits_for_no_broker(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +294,7 @@ def test_a_driver_without_signs_of_life_is_replaced(watched: Watched) -> None:
     hung, alive = watched.ledger()
     assert (hung["end_reason"], alive["detected_at"] < alive["intent_at"]) == ("hung", True)
     (incident,) = watched.incidents()
-    assert incident["severity"] == "page" and incident["detail"].startswith("SUSPECT_DRIVER")
+    assert incident["severity"] == "ticket" and incident["detail"].startswith("SUSPECT_DRIVER")
     watched.home.wait_until(lambda: watched.look()[STREAM].verdict is Verdict.IDLE, "its successor is well")
     assert watched.incidents()[0]["resolved_at"] is not None
     with database.connect(watched.runtime, "control") as connection:

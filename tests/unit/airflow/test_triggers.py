@@ -71,8 +71,9 @@ def test_waits_while_nothing_is_due_then_names_the_streams(monkeypatch: pytest.M
     async def scenario() -> None:
         events = watch(monkeypatch, poll)
         waiting = asyncio.ensure_future(anext(events))
-        await asyncio.sleep(0.05)
-        assert not waiting.done() and poll.ticks > 2
+        while poll.ticks <= 2:
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
         poll.script.append([dead("bronze_binance"), dead("silver_kraken")])
         event = await waiting
         assert event.payload["streams"] == ["bronze_binance", "silver_kraken"]
