@@ -129,10 +129,12 @@ def window_over(window: Window, happened: Sequence[dict[str, Any]], routes: Rout
 def subject(key: str) -> str:
     """What an incident is about, from its key.
 
-    Keys: stream:<stream>, down:<stream>, held:<stream>, certificate:<stream>, budget:<stream>, memory:<stream>, dependency:<name>, watchers:<watcher>,
-    dag:<dag>[:<task>] or health:<check>:<subject or *>:<status>.
+    Keys: stream:<stream>, down:<stream>[:<stream>...], held:<stream>, certificate:<stream>, budget:<stream>, memory:<stream>, dependency:<name>,
+    watchers:<watcher>, dag:<dag>[:<task>] or health:<check>:<subject or *>:<status>.
     """
     parts = key.split(":")
+    if _kind(key) == "down":
+        return ", ".join(parts[1:])
     if _kind(key) == "health" and len(parts) > 2 and parts[2] != "*":
         return parts[2]
     return parts[1] if len(parts) > 1 else key

@@ -17,6 +17,8 @@ from k2.registry.windows import Window
 
 NEVER_MUTED = frozenset({"dag", "watchers"})
 """Kinds of incidents that say that the supervision itself fails: a window is for the streams."""
+SHARED = "down"
+"""The kind of incident that tells of several streams: it is muted only if all of them are."""
 SHORTEST = timedelta(minutes=5)
 
 
@@ -44,7 +46,8 @@ def covers(window: Window, key: str, layers: Mapping[str, str]) -> bool:
         return False
     if window.scope == "all":
         return True
-    return any(window.scope in (subject, layers.get(subject)) for subject in subjects)
+    among = all if kind == SHARED else any
+    return among(window.scope in (subject, layers.get(subject)) for subject in subjects)
 
 
 def plan(news: Sequence[News], windows: Sequence[Window], layers: Mapping[str, str], now: datetime) -> Telling:

@@ -26,7 +26,7 @@ def held_key(stream: str) -> str:
 def open_incident(connection: Connection, key: str, severity: str, title: str, detail: str) -> int | None:
     """Open an incident, or open one of the same key again that was resolved a moment ago: a cause that comes and goes is one.
 
-    Returns its id, or None when one is open for this key already (its detail is refreshed).
+    Returns its id, or None when one is open for this key already (its words are refreshed).
     """
     values = {"key": key, "severity": severity, "title": title, "detail": detail, "minutes": SAME_WITHIN_MINUTES}
     row = connection.execute(
@@ -44,7 +44,7 @@ def open_incident(connection: Connection, key: str, severity: str, title: str, d
     row = connection.execute(
         """
         INSERT INTO k2.incidents (key, severity, title, detail) VALUES (%(key)s, %(severity)s, %(title)s, %(detail)s)
-        ON CONFLICT (key) WHERE resolved_at IS NULL DO UPDATE SET detail = excluded.detail RETURNING id, xmax = 0 AS is_new
+        ON CONFLICT (key) WHERE resolved_at IS NULL DO UPDATE SET title = excluded.title, detail = excluded.detail RETURNING id, xmax = 0 AS is_new
         """,
         values,
     ).fetchone()

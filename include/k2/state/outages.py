@@ -19,16 +19,16 @@ def followed(connection: Connection) -> dict[str, Outage]:
     return {row["stream"]: Outage(**row) for row in connection.execute(f"SELECT {_COLUMNS} FROM k2.outages WHERE over_at IS NULL")}
 
 
-def unmended(connection: Connection, names: Iterable[str], *, before: datetime) -> list[Unmended]:
-    """Of these streams those that were seen down before then, are still, and of which no other incident tells why; the oldest outage first."""
+def unmended(connection: Connection, names: Iterable[str]) -> list[Unmended]:
+    """Of these streams those that are down, and of which no other incident tells why; the oldest outage first."""
     rows = connection.execute(
         """
         SELECT o.stream, o.detected_at, v.verdict, v.because FROM k2.outages o JOIN k2.verdicts v USING (stream)
-        WHERE o.stream = ANY(%(names)s) AND o.over_at IS NULL AND o.recovered_at IS NULL AND o.detected_at <= %(before)s AND v.verdict <> ALL(%(told)s)
+        WHERE o.stream = ANY(%(names)s) AND o.over_at IS NULL AND o.recovered_at IS NULL AND v.verdict <> ALL(%(told)s)
             AND NOT EXISTS (SELECT FROM k2.incidents i WHERE i.key = 'held:' || o.stream AND i.resolved_at IS NULL)
         ORDER BY o.detected_at, o.stream
         """,
-        {"names": list(names), "before": before, "told": [str(verdict) for verdict in TOLD_OF_THEIR_OWN]},
+        {"names": list(names), "told": [str(verdict) for verdict in TOLD_OF_THEIR_OWN]},
     )
     return [Unmended(**row) for row in rows]
 

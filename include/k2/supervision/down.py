@@ -7,10 +7,8 @@ from datetime import datetime, timedelta
 
 from k2.registry.observed import Decision, Unmended, Verdict
 from k2.supervision.order import ONE_CAUSE
-from k2.supervision.verdicts import HUNG
 
 PAGE_AFTER = timedelta(minutes=5)
-MENDED_BY_RESTART = HUNG | {Verdict.DEAD}
 
 
 def together(decision: Decision, down_since: Mapping[str, datetime]) -> list[str]:
@@ -26,12 +24,6 @@ def still_down(opened_at: datetime, down_since: Mapping[str, datetime], told: Co
     if now - opened_at >= PAGE_AFTER:
         return False
     return any(abs(at - opened_at) <= ONE_CAUSE for stream, at in down_since.items() if stream not in told)
-
-
-def is_late(decision: Decision, down_since: Mapping[str, datetime], now: datetime) -> bool:
-    """Whether a restart should have mended it by now."""
-    at = down_since.get(decision.stream)
-    return at is not None and decision.verdict in MENDED_BY_RESTART and now - at >= PAGE_AFTER
 
 
 def at_one_time(unmended: Iterable[Unmended]) -> list[list[Unmended]]:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 POLL_KEY = "watchers:poll"
 POLL_LATE_SECONDS = 60.0
 """Twelve of its reports."""
-OF_A_STREAM = frozenset({"stream", "down", "held", "certificate", "budget", "memory"})
+OF_A_STREAM = frozenset({"stream", "held", "certificate", "budget", "memory"})
 """Kinds of incidents that concern one stream."""
 RUNS_APART_SECONDS = 180.0
 """A run that comes later after the one before is the first of a platform that was started just now: its poll may be starting too."""

@@ -12,7 +12,7 @@ from k2.registry.runtime import Runtime
 from k2.state import incidents, streams, verdicts
 from k2.state.database import Connection
 from k2.supervision.dependencies import CATALOG, KAFKA, SCHEMA_REGISTRY, answers
-from k2.supervision.down import is_late, still_down, together
+from k2.supervision.down import still_down, together
 from k2.supervision.failures import failure_class
 from k2.supervision.order import ONE_CAUSE
 from k2.supervision.policy import forgivable
@@ -73,7 +73,7 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
                 _record_incident(connection, runtime.platform, decision, troubled, down_since, now)
         streams.know(connection, known)
         verdicts.record(connection, judged, now)
-        if down_since or any(key.startswith(down.KIND) for key in troubled):
+        if down_since or down.told(troubled):
             down.record(connection, runtime.platform.streams, now)
         _record_dependencies(connection, runtime.platform, looks, now)
         _record_blindness(connection, runtime.platform, now)
@@ -159,7 +159,7 @@ def _record_incident(
     elif in_trouble(decision):
         others = together(decision, down_since)
         if not incidents.is_open(connection, held) and not (
-            is_late(decision, down_since, now)
+            decision.stream in down.told(troubled)
             or _has_the_cause_of_bronze(connection, platform, decision)
             or any(incidents.is_open(connection, incidents.stream_key(other)) for other in others if platform.feeder_of(other) != decision.stream)
         ):

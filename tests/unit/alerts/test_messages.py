@@ -75,6 +75,7 @@ def test_unknown_severity_is_refused() -> None:
         ("dag:streams_watch", "streams_watch", "streams_watch"),
         ("health:memory:kafka:red", "kafka", "platform_health"),
         ("health:lag_rows:*:unknown", "lag_rows", "platform_health"),
+        ("down:bronze_kraken:silver_kraken", "bronze_kraken, silver_kraken", "streams_watch"),
         ("agent", "agent", "streams_watch"),
     ],
 )

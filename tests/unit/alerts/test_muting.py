@@ -68,6 +68,9 @@ def telling(seen: dict[str, Any], windows: list[Window], now: datetime = NOW) ->
         ("bronze_kraken", "health:lag_rows:bronze_kraken:red", True),
         ("bronze", "health:lag_rows:bronze_kraken:red", True),
         ("bronze", "health:disk:*:red", False),
+        ("bronze", "down:bronze_kraken", True),
+        ("bronze", "down:bronze_kraken:silver_kraken", False),
+        ("all", "down:bronze_kraken:silver_kraken", True),
     ],
 )
 def test_what_a_window_covers(scope: str, key: str, covered: bool) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from k2.registry.observed import Action, Decision, Unmended, Verdict
-from k2.supervision.down import PAGE_AFTER, at_one_time, is_late, still_down, together
+from k2.supervision.down import PAGE_AFTER, at_one_time, still_down, together
 
 from .observations import NOW, ago
 
@@ -21,14 +19,6 @@ def test_what_died_within_a_minute_died_together() -> None:
     assert together(decision("a"), DOWN) == ["b", "c"]
     assert together(decision("d"), DOWN) == ["b", "c"]
     assert together(decision("a", Verdict.HUNG_SOURCE), DOWN) == [] and together(decision("x"), DOWN) == []
-
-
-def test_a_restart_is_late_after_five_minutes() -> None:
-    """Of what a restart mends: not of a source that shows nothing, nor of one that waits for another."""
-    since = {"a": NOW - PAGE_AFTER, "b": NOW - PAGE_AFTER + timedelta(seconds=1)}
-    assert is_late(decision("a"), since, NOW) and is_late(decision("a", Verdict.HUNG_START), since, NOW)
-    assert not is_late(decision("b"), since, NOW) and not is_late(decision("x"), since, NOW)
-    assert not is_late(decision("a", Verdict.HEAD_MISMATCH), since, NOW)
 
 
 def test_an_incident_stands_until_all_that_it_tells_of_are_back() -> None:
