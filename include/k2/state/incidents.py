@@ -69,6 +69,11 @@ def is_open(connection: Connection, key: str) -> bool:
     return connection.execute("SELECT 1 FROM k2.incidents WHERE key = %s AND resolved_at IS NULL", (key,)).fetchone() is not None
 
 
+def is_untold(connection: Connection, key: str) -> bool:
+    """Whether an incident is open for this key of which people will hear only now."""
+    return connection.execute("SELECT 1 FROM k2.incidents WHERE key = %s AND resolved_at IS NULL AND told_opened_at IS NULL", (key,)).fetchone() is not None
+
+
 def withdraw(connection: Connection, key: str, age: timedelta) -> None:
     """Take back an open incident that is no older than this and that nobody was told of: another one has its cause."""
     connection.execute(

@@ -11,19 +11,19 @@ from k2.supervision.order import ONE_CAUSE
 PAGE_AFTER = timedelta(minutes=5)
 
 
-def together(decision: Decision, down_since: Mapping[str, datetime]) -> list[str]:
+def together(decision: Decision, died: Mapping[str, datetime]) -> list[str]:
     """The streams that went down at one time with one that died, in order."""
-    mine = down_since.get(decision.stream)
+    mine = died.get(decision.stream)
     if mine is None or decision.verdict is not Verdict.DEAD:
         return []
-    return [stream for stream, at in sorted(down_since.items()) if stream != decision.stream and abs(at - mine) <= ONE_CAUSE]
+    return [stream for stream, at in sorted(died.items()) if stream != decision.stream and abs(at - mine) <= ONE_CAUSE]
 
 
-def still_down(opened_at: datetime, down_since: Mapping[str, datetime], told: Collection[str], now: datetime) -> bool:
+def still_down(opened_at: datetime, died: Mapping[str, datetime], told: Collection[str], now: datetime) -> bool:
     """Whether an incident that was opened then tells of others that are not back yet; `told` are those that have an incident of their own."""
     if now - opened_at >= PAGE_AFTER:
         return False
-    return any(abs(at - opened_at) <= ONE_CAUSE for stream, at in down_since.items() if stream not in told)
+    return any(abs(at - opened_at) <= ONE_CAUSE for stream, at in died.items() if stream not in told)
 
 
 def at_one_time(unmended: Iterable[Unmended]) -> list[list[Unmended]]:

@@ -15,11 +15,6 @@ ADVICE = (
 )
 
 
-def since(connection: Connection) -> dict[str, datetime]:
-    """Since when each stream of which an outage has not ended has been seen not to work."""
-    return {stream: outage.detected_at for stream, outage in outages.followed(connection).items() if outage.recovered_at is None}
-
-
 def told(keys: Iterable[str]) -> set[str]:
     """The streams of which an open incident tells that they stay down."""
     return {stream for key in keys if _is_ours(key) for stream in _streams(key)}

@@ -11,6 +11,7 @@ from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
 from k2.state import incidents, streams, verdicts
 from k2.state.database import Connection
+from k2.state.outages import followed
 from k2.supervision.dependencies import CATALOG, KAFKA, SCHEMA_REGISTRY, answers
 from k2.supervision.down import still_down, together
 from k2.supervision.failures import failure_class
@@ -57,7 +58,9 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
     known: dict[str, tuple[str, int, int]] = {}
     with connection.transaction():
         outages.record(connection, runtime, looks, now)
-        troubled, down_since = incidents.open_keys(connection), down.since(connection)
+        troubled = incidents.open_keys(connection)
+        standing = [outage for outage in followed(connection).values() if outage.recovered_at is None]
+        died = {outage.stream: outage.detected_at for outage in standing if outage.verdict == Verdict.DEAD}
         for found in looks:
             observation, decision = found.observation, found.decision
             wanted, driver = observation.wanted.value, observation.driver.value
@@ -70,10 +73,10 @@ def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now:
                     known |= _further(decision.stream, wanted, checkpoint)
             if wanted is not None:
                 judged.append((decision, verdicts.OBSERVATION.dump_json(observation)))
-                _record_incident(connection, runtime.platform, decision, troubled, down_since, now)
+                _record_incident(connection, runtime.platform, decision, troubled, died, now)
         streams.know(connection, known)
         verdicts.record(connection, judged, now)
-        if down_since or down.told(troubled):
+        if standing or down.told(troubled):
             down.record(connection, runtime.platform.streams, now)
         _record_dependencies(connection, runtime.platform, looks, now)
         _record_blindness(connection, runtime.platform, now)
@@ -141,11 +144,11 @@ def _reads(found: Look, dependency: str) -> bool:
 
 
 def _record_incident(
-    connection: Connection, platform: Platform, decision: Decision, troubled: Mapping[str, datetime], down_since: Mapping[str, datetime], now: datetime
+    connection: Connection, platform: Platform, decision: Decision, troubled: Mapping[str, datetime], died: Mapping[str, datetime], now: datetime
 ) -> None:
     """One trouble is one incident: that a stream is held is told in one of its own, because now somebody must act.
 
-    `troubled` are the keys of incidents that are open and since when, `down_since` says of the streams that do not work since when.
+    `troubled` are the keys of incidents that are open and since when, `died` the streams that died and are not back, and when.
     """
     key, held = incidents.stream_key(decision.stream), incidents.held_key(decision.stream)
     wrong_setting = decision.verdict is Verdict.DEAD and decision.action is Action.NONE  # which every start would repeat
@@ -157,23 +160,22 @@ def _record_incident(
     elif decision.verdict is Verdict.WAITING_DEPENDENCY:
         return  # told once, of the dependency
     elif in_trouble(decision):
-        others = together(decision, down_since)
-        if not incidents.is_open(connection, held) and not (
-            decision.stream in down.told(troubled)
+        if not (
+            incidents.is_open(connection, held)
+            or decision.stream in down.told(troubled)
             or _has_the_cause_of_bronze(connection, platform, decision)
-            or any(incidents.is_open(connection, incidents.stream_key(other)) for other in others if platform.feeder_of(other) != decision.stream)
+            or (key not in troubled and _is_told_with_another(connection, platform, decision, died))
         ):
             severity, what = TOLD.get(decision.verdict, ("ticket", "hangs"))
-            also = f"Others that died within a minute: {', '.join(others)}." if others else None
-            detail = "\n".join(filter(None, (f"{decision.verdict}: {decision.because}", also, WHAT_TO_DO.get(decision.verdict))))
+            detail = "\n".join(filter(None, (f"{decision.verdict}: {decision.because}", WHAT_TO_DO.get(decision.verdict))))
             incidents.open_incident(connection, key, severity, f"Stream {decision.stream} {what}", detail)
             for reader in (name for name in platform.streams if decision.verdict is Verdict.DEAD and platform.feeder_of(name) == decision.stream):
                 incidents.withdraw(connection, incidents.stream_key(reader), ONE_CAUSE)  # of one cause, and its reader was seen first
     elif decision.verdict in HEALTHY or decision.verdict is Verdict.STOPPED:
         how = "it was stopped on request" if decision.verdict is Verdict.STOPPED else f"fence {decision.fence}: {decision.because}"
-        told = [s for s in down_since if not troubled.keys().isdisjoint((incidents.stream_key(s), incidents.held_key(s)))]
+        told = [s for s in died if not troubled.keys().isdisjoint((incidents.stream_key(s), incidents.held_key(s)))]
         for opened in troubled.keys() & {key, held}:
-            if opened == held or not still_down(troubled[key], down_since, told, now):
+            if opened == held or not still_down(troubled[key], died, told, now):
                 incidents.resolve_incident(connection, opened, how)
 
 
@@ -186,6 +188,18 @@ def _has_the_cause_of_bronze(connection: Connection, platform: Platform, decisio
         return True
     died, cause = (streams.wanted(connection, name).last_death_at for name in (decision.stream, feeder))
     return decision.verdict is Verdict.DEAD and died is not None and cause is not None and abs(died - cause) <= ONE_CAUSE
+
+
+def _is_told_with_another(connection: Connection, platform: Platform, decision: Decision, died: Mapping[str, datetime]) -> bool:
+    """Whether the incident of a stream that died at the same time, of which people will hear only now, tells of this one as well: it does from now on."""
+    others = together(decision, died)
+    for other in others:
+        key = incidents.stream_key(other)
+        if platform.feeder_of(other) != decision.stream and incidents.is_untold(connection, key):
+            names = sorted({*others, decision.stream} - {other})
+            incidents.add_evidence(connection, key, f"Others that died within a minute: {', '.join(names)}")
+            return True
+    return False
 
 
 def silences(observations: Iterable[Observation]) -> str:

@@ -131,7 +131,7 @@ def test_when_all_die_bronze_comes_first_two_at_a_time_and_one_incident_tells_of
     assert set(watched.watch()) == {"bronze_binance", "bronze_kraken"}
     assert watched.watch() == {}, "two are on their way back"
     (told,) = watched.incidents()
-    assert told["key"] == "stream:bronze_binance" and "within a minute: bronze_kraken, silver_binance, silver_kraken" in told["detail"]
+    assert told["key"] == "stream:bronze_binance" and told["evidence"].endswith(": bronze_kraken, silver_binance, silver_kraken")
     watched.commit("bronze_kraken", 1)
     assert list(watched.watch()) in (["silver_kraken"], ["silver_binance"])
     watched.commit("bronze_binance", 1)

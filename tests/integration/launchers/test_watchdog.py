@@ -85,7 +85,7 @@ def test_streams_that_stay_down_page_once_for_all_that_died_at_one_time(watched:
     watched.look()
     (ticket,) = watched.incidents()
     assert (ticket["key"], ticket["severity"]) == ("stream:bronze_binance", "ticket")
-    assert "Others that died within a minute: bronze_kraken." in ticket["detail"]
+    assert ticket["evidence"] == "Others that died within a minute: bronze_kraken"
     for module in (rules, pages):
         monkeypatch.setattr(module, "PAGE_AFTER", timedelta(0))
     for _ in range(2):
