@@ -100,6 +100,7 @@ def test_control_refuses_an_empty_reason(ui: Airflow) -> None:
     assert ui.trigger("streams_control", stream="gold_kraken", action="stop", reason=REASON).status_code == 400
 
 
+@pytest.mark.full
 def test_control_stops_and_starts_a_stream(platform_stack: Runtime, ui: Airflow) -> None:
     """A person's wish is recorded with the name, fulfilled by the watchdog, and awaited without a worker slot."""
     stream = "silver_kraken"
@@ -124,6 +125,7 @@ def test_starting_what_runs_disturbs_nothing(platform_stack: Runtime, ui: Airflo
     assert {s: committing(platform_stack, s) for s in fences} == fences
 
 
+@pytest.mark.full
 def test_an_incident_is_told_within_the_minute(platform_stack: Runtime, ui: Airflow, slack: Messages) -> None:
     """Opened, told by the clock's next run; then resolved, told by a run that a person starts: one message that changes, and a reply in its thread."""
     with connect(platform_stack, "control") as connection:
