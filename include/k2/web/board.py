@@ -135,7 +135,7 @@ class Board:
             "streams": [row.as_dict() for row in self.streams.values()],
             "watchers": [{"watcher": w.name, "seen_at": _iso(w.seen_at), "late": w.late, "detail": w.detail} for w in self.watchers],
             "incidents": [
-                {key: incident[key] for key in ("id", "key", "severity", "title", "detail")} | {"opened_at": incident["opened_at"].isoformat()}
+                {key: incident[key] for key in ("id", "key", "severity", "title", "detail", "evidence")} | {"opened_at": incident["opened_at"].isoformat()}
                 for incident in self.incidents
             ],
             "windows": [{key: _iso(value) for key, value in asdict(window).items()} for window in self.windows],

@@ -104,7 +104,7 @@ def test_an_old_verdict_is_shown_with_its_age(tmp_path: Path) -> None:
 
 
 def test_open_incidents_come_with_what_to_do(tmp_path: Path) -> None:
-    """As in the channel: the advice of their kind, unless their detail has one."""
+    """As in the channel: what was found beside, and the advice of their kind, unless their detail has one."""
     from rich.console import Console
 
     incident = {
@@ -113,10 +113,12 @@ def test_open_incidents_come_with_what_to_do(tmp_path: Path) -> None:
         "title": "Stream silver_kraken lost its place",
         "opened_at": datetime.now(UTC),
         "detail": "REWIND",
+        "evidence": "Others that died within a minute: silver_binance",
     }
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
     console.print(render(PlatformStatus(home=tmp_path, running=True, supervised=True, incidents=[incident])))
-    assert "What to do: decide." in console.export_text()
+    shown = console.export_text()
+    assert "What to do: decide." in shown and "within a minute: silver_binance" in shown
 
 
 def test_the_newest_driver_log_of_a_stream_is_found(tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def sample(platform: Platform) -> Board:
                 "severity": "page",
                 "title": "Stream silver_binance died",
                 "detail": "DEAD: " + gone,
+                "evidence": "Others that died within a minute: <silver_kraken>",
                 "opened_at": before(690),
             },
             {
@@ -146,6 +147,7 @@ def sample(platform: Platform) -> Board:
                 "severity": "ticket",
                 "title": "The error budget of silver_binance burns too fast",
                 "detail": budgets["silver_binance"].burning + "\nWhat to do: ./k2 ledger silver_binance",
+                "evidence": None,
                 "opened_at": before(60),
             },
         ],

@@ -106,6 +106,7 @@ def test_what_streams_say_is_escaped(browser: TestClient) -> None:
     for address in ("/k2/", "/k2/streams/bronze_binance"):
         html = browser.get(address).text
         assert NASTY not in html and "alert(&#39;x&#39;)" in html
+    assert "within a minute: &lt;silver_kraken&gt;" in browser.get("/k2/").text
 
 
 def test_the_board_shows_each_condition(browser: TestClient) -> None:

@@ -77,7 +77,7 @@ def render(status: PlatformStatus) -> Group:
         parts += ["", streams]
         for incident in status.incidents:
             what = f"{escape(incident['title'])}, open for {_since(incident['opened_at'])}: {escape(incident['detail'])}"
-            parts += [f"\n[red]{incident['severity']}[/] {what}", *filter(None, [escape(advice(incident))])]
+            parts += [f"\n[red]{incident['severity']}[/] {what}", *(escape(more) for more in (incident["evidence"], advice(incident)) if more)]
         if not status.incidents:
             parts.append("\nNo open incidents.")
         for window in status.windows:
