@@ -1,6 +1,6 @@
 """The models of `include/config/platform.yaml`.
 
-`load_platform()` is the only way in: it reads a file once per process and turns every mistake into a
+`load_platform()` is the way in for all that runs: it reads a file once per process and turns every mistake into a
 `ConfigError` that names the file, the field, the value and the fix.
 """
 

@@ -164,7 +164,7 @@ def _record_incident(
             incidents.is_open(connection, held)
             or decision.stream in down.told(troubled)
             or _has_the_cause_of_bronze(connection, platform, decision)
-            or (key not in troubled and _is_told_with_another(connection, platform, decision, died))
+            or (key not in troubled and _join_another(connection, platform, decision, died))
         ):
             severity, what = TOLD.get(decision.verdict, ("ticket", "hangs"))
             detail = "\n".join(filter(None, (f"{decision.verdict}: {decision.because}", WHAT_TO_DO.get(decision.verdict))))
@@ -190,8 +190,8 @@ def _has_the_cause_of_bronze(connection: Connection, platform: Platform, decisio
     return decision.verdict is Verdict.DEAD and died is not None and cause is not None and abs(died - cause) <= ONE_CAUSE
 
 
-def _is_told_with_another(connection: Connection, platform: Platform, decision: Decision, died: Mapping[str, datetime]) -> bool:
-    """Whether the incident of a stream that died at the same time, of which people will hear only now, tells of this one as well: it does from now on."""
+def _join_another(connection: Connection, platform: Platform, decision: Decision, died: Mapping[str, datetime]) -> bool:
+    """Let the incident of a stream that died at the same time tell of this one as well. False when there is none, or people were told of it already."""
     others = together(decision, died)
     for other in others:
         key = incidents.stream_key(other)

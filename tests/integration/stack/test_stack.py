@@ -175,6 +175,10 @@ def test_a_registry_counts_from_the_up_that_applies_it(home: Home, tmp_path: Pat
     assert refused.returncode == 2 and "platform.yaml: not YAML" in refused.stderr
     shown = k2(home, "status")
     assert "bronze_more" in shown.stdout and shown.returncode == 0
+    del declared["streams"]["bronze_more"]
+    source.write_text(yaml.safe_dump(declared))
+    control.up(home.path, services=SMALL)
+    assert "bronze_more" not in k2(home, "status").stdout and records.living(home) == before
 
 
 def test_a_service_that_cannot_start_is_named(home: Home) -> None:
