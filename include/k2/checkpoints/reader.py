@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from k2.checkpoints import contents
 from k2.registry.observed import Checkpoint
 
-LOG_VERSION = "v1"
 ATTEMPTS = 3
 
 
@@ -104,7 +104,7 @@ def _read_tail(path: Path) -> Checkpoint:
 def _tail(path: Path, query_id: str | None, last_commit: int | None, last_offset: int | None) -> Checkpoint:
     committed = last_commit_at = None
     if last_commit is not None:
-        _payload(path, f"commits/{last_commit}")
+        _check_commit(path, f"commits/{last_commit}")
         last_commit_at = _written(path, f"commits/{last_commit}")
         sources = _read_offsets(path, last_commit)
         if len(sources) != 1:
@@ -139,46 +139,32 @@ def _text(path: Path, name: str) -> str:
         raise CheckpointUnreadable(path, f"{name} is not text") from error
 
 
+def _check_commit(path: Path, name: str) -> None:
+    try:
+        contents.lines(_text(path, name), name)
+    except contents.Malformed as error:
+        raise CheckpointUnreadable(path, str(error)) from error
+
+
 def _query_id(path: Path) -> str | None:
     try:
-        text = _text(path, "metadata")
+        return contents.identity(_text(path, "metadata"))
     except _Moved:
         return None
-    try:
-        identity = json.loads(text)["id"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointUnreadable(path, f'metadata is {text[:80]!r}, not {{"id": ...}}') from error
-    if not isinstance(identity, str):
-        raise CheckpointUnreadable(path, f"metadata names the query {identity!r}, not a string")
-    return identity
-
-
-def _payload(path: Path, name: str) -> list[str]:
-    """The lines of one log file below its version line."""
-    version, _, rest = _text(path, name).partition("\n")
-    if version != LOG_VERSION:
-        raise CheckpointUnreadable(path, f"{name} is of log version {version[:20]!r}: this reader knows {LOG_VERSION!r} only")
-    return [line for line in rest.split("\n") if line]
+    except contents.Malformed as error:
+        raise CheckpointUnreadable(path, str(error)) from error
 
 
 def _read_offsets(path: Path, batch: int) -> list[dict[str, Any] | None]:
     name = f"offsets/{batch}"
-    lines = _payload(path, name)
-    if len(lines) < 2:
-        raise CheckpointUnreadable(path, f"{name} has {len(lines)} lines below its version: it must have metadata and one per source")
-    sources: list[dict[str, Any] | None] = []
-    for number, line in enumerate(lines[1:]):
-        if line == "-":
-            sources.append(None)
-            continue
-        try:
-            offset = json.loads(line)
-        except ValueError as error:
-            raise CheckpointUnreadable(path, f"{name}, source {number} is {line[:80]!r}, not JSON") from error
-        if not isinstance(offset, dict):
-            raise CheckpointUnreadable(path, f"{name}, source {number} is {line[:80]!r}, not an object")
-        sources.append(offset)
-    return sources
+    try:
+        sources = contents.offsets(_text(path, name), name)
+    except contents.Malformed as error:
+        raise CheckpointUnreadable(path, str(error)) from error
+    for number, offset in enumerate(sources):
+        if not isinstance(offset, dict | None):
+            raise CheckpointUnreadable(path, f"{name}, source {number} is {json.dumps(offset)[:80]!r}, not an object")
+    return list(sources)
 
 
 def _written(path: Path, name: str) -> datetime:

@@ -1,29 +1,61 @@
-"""The nightly report on checkpoints as Markdown."""
+"""What was found of checkpoints, as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from k2.checkpoints.examine import Examination, could_go
+from k2.checkpoints.doctor import Finding
+from k2.checkpoints.examine import Examination
+from k2.checkpoints.manifest import Manifest
+from k2.checkpoints.quarantine import Entry
 
 
 def markdown(examinations: Sequence[Examination]) -> str:
-    """A table of the checkpoints, then what is wrong, then what could go and why."""
-    lines = ["| checkpoint | stream | query id | batches kept | last planned / committed | files | size | last change |", "|---|---|---|---|---|---|---|---|"]
+    """A table of the checkpoints, then every finding with its consequence and fix, the worst first."""
+    lines = [
+        "| checkpoint | stream | health | query id | source | last planned / committed | last commit (UTC) | files | size | growth a day |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
     for e in examinations:
         if not e.exists:
-            lines.append(f"| {e.folder} | {e.stream} | – | – | – | – | – | never started |")
+            lines.append(f"| {e.folder} | {e.stream} | never started | – | – | – | – | – | – | – |")
             continue
-        changed = e.last_change.strftime("%Y-%m-%d %H:%M:%S") if e.last_change else "–"
-        planned = "–" if e.last_planned is None else e.last_planned
-        committed = "–" if e.last_committed is None else e.last_committed
-        whose = e.stream or "**unclaimed**"
-        lines.append(f"| {e.folder} | {whose} | {e.query_id or '–'} | {e.batches} | {planned} / {committed} | {e.files} | {size(e.bytes)} | {changed} |")
-    wrong = [f"* **{e.folder}**: {anomaly}" for e in examinations for anomaly in e.anomalies]
-    going = [f"* **{e.folder}**: {reason}" for e in examinations for reason in could_go(e)]
-    lines += ["", "**Wrong:**" if wrong else "**Wrong:** nothing.", *wrong]
-    lines += ["", "**Could go** (nothing was changed):" if going else "**Could go:** nothing.", *going]
-    return "\n".join(lines)
+        at = e.committed_at.strftime("%Y-%m-%d %H:%M:%S") if e.committed_at else "–"
+        progress = f"{_or_dash(e.planned)} / {_or_dash(e.committed)}"
+        whose, growth = e.stream or "**unclaimed**", "–" if e.growth_per_day is None else signed(e.growth_per_day)
+        sources = ", ".join(e.sources) or "–"
+        lines.append(f"| {e.folder} | {whose} | {e.health} | {e.query_id or '–'} | {sources} | {progress} | {at} | {e.files:,} | {size(e.bytes)} | {growth} |")
+    found = sorted(((e, f) for e in examinations for f in e.findings), key=lambda pair: pair[1].health.rank, reverse=True)
+    return "\n".join([*lines, "", *([f"* **{e.folder}** is {sentence(f)}" for e, f in found] or ["Nothing is wrong."])])
+
+
+def pruned(done: Sequence[Mapping[str, Any]], purged: Sequence[str], entries: Sequence[Entry], *, dry_run: bool) -> str:
+    """What was taken out of the checkpoints, what was deleted for good, and what lies in the quarantine."""
+    verb = "would go" if dry_run else "taken away"
+    lines = ["| checkpoint | files | size | can go back from | |", "|---|---|---|---|---|"]
+    for one in done:
+        stayed = "; ".join(f"{count:,} stayed: {why}" for why, count in one["stayed"].items())
+        lines.append(f"| {one['folder']} | {one['files']:,} {verb} | {size(one['bytes'])} | {one['entry'] or '–'} | {one.get('why') or stayed or ''} |")
+    lies = [f"* {e.folder.name}: {e.wrong or _entry(e.manifest)}" for e in entries]
+    gone = f"{'Would be deleted' if dry_run else 'Deleted'} for good: {', '.join(purged) or 'nothing'}."
+    return "\n".join([*lines, "", gone, "", *(["**In the quarantine:**", *lies] if lies else ["The quarantine is empty."])])
+
+
+def _entry(manifest: Manifest | None) -> str:
+    return f"{manifest.kind}, {manifest.files:,} files, {size(manifest.bytes)}, by {manifest.who} at {manifest.at:%Y-%m-%d %H:%M} UTC" if manifest else ""
+
+
+def sentence(finding: Finding) -> str:
+    return f"{finding.health}: {finding.evidence}. What follows: {finding.consequence}. What to do: {finding.fix}."
+
+
+def _or_dash(number: int | None) -> str:
+    return "–" if number is None else str(number)
+
+
+def signed(count: float) -> str:
+    return f"{'-' if count < 0 else '+'}{size(abs(count))}"
 
 
 def size(count: float) -> str:

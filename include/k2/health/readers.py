@@ -154,18 +154,17 @@ def _wanted_processes(runtime: Runtime) -> list[str]:
 
 def read_checkpoints(runtime: Runtime, now: datetime) -> Iterable[CheckResult]:
     """Size of each checkpoint, and how long its last batches took against the trigger: one slow batch alone is no trouble."""
-    from k2.checkpoints.examine import batch_seconds, walk
+    from k2.checkpoints.scan import Facts, scan
 
     limits = runtime.platform.thresholds
     for name, spec in runtime.platform.streams.items():
         path = runtime.checkpoint(name)
-        files = list(walk(path))
-        if files:
-            yield measured(Check.CHECKPOINT_SIZE, name, sum(f.size for f in files) / MIB, limits.checkpoint_mb, f"{len(files)} files below {path.name}")
+        facts = scan(path) if path.exists() else Facts()
+        if facts.files:
+            yield measured(Check.CHECKPOINT_SIZE, name, facts.bytes / MIB, limits.checkpoint_mb, f"{facts.files} files below {path.name}")
         else:
             yield unknown(Check.CHECKPOINT_SIZE, name, "it has no checkpoint yet", limits.checkpoint_mb)
-        batches = batch_seconds(files, BATCHES)
-        if batches:
+        if batches := facts.batch_seconds(BATCHES):
             evidence = f"{median(batches):.1f} of {spec.trigger_seconds} s, median of the last {len(batches)} batches"
             percent = 100 * median(batches) / spec.trigger_seconds
             yield measured(Check.BATCH_DURATION, name, percent, limits.batch_percent_of_trigger, evidence)

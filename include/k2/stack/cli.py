@@ -20,6 +20,7 @@ COMMANDS = {
     "ledger": "every outage step by step, and what is left of the error budget",
     "audit": "who asked what of the streams, who approved it, and why",
     "logs": "show the log of a service or of a stream's driver",
+    "checkpoints": "examine the checkpoints: what is wrong, growing, or about to break",
     "certify": "check from metadata alone that no batch is missing or doubled",
     "reconcile": "prove that nothing was lost or doubled",
     "config": "check include/config/platform.yaml",

@@ -1,0 +1,51 @@
+"""What the names in a checkpoint mean: Spark's own files, their checksums, and what a crash left behind. Pure."""
+
+from __future__ import annotations
+
+import re
+
+LOGS = ("offsets", "commits")
+METADATA = "metadata"
+SINK_LOG = "_spark_metadata"
+"""The folder below a file sink's output in which Spark lists the files that count."""
+
+LEFTOVER = re.compile(r"\.[^/]+\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.TID\d+)?\.tmp")
+"""A file that was written and never renamed into place. Nobody but a pruner ever removes it."""
+_COMPACTED = re.compile(r"([0-9]+)\.compact")
+_UNIQUE = re.compile(r"[0-9a-f-]{36}")
+_KINDS = frozenset({"delta", "snapshot", "changelog", "zip"})
+
+WHOLE = frozenset({"snapshot", "zip"})
+"""State files from which a version can be loaded without an earlier one."""
+
+
+def number(name: str) -> int | None:
+    """The batch of a log's file; None for any other name."""
+    return int(name) if name.isdecimal() and name.isascii() else None
+
+
+def compacted(name: str) -> int | None:
+    """The batch up to which a file log's `N.compact` holds everything; None for any other name."""
+    found = _COMPACTED.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def version(name: str) -> tuple[int, str] | None:
+    """Version and kind (delta, snapshot, changelog or zip) of a state store's file; None for any other name."""
+    numbered, _, kind = name.partition(".")
+    numbered, _, unique = numbered.partition("_")
+    if kind not in _KINDS or not numbered.isdecimal() or (unique and not _UNIQUE.fullmatch(unique)):
+        return None
+    return int(numbered), kind
+
+
+def is_leftover(name: str) -> bool:
+    return LEFTOVER.fullmatch(name) is not None
+
+
+def summed_by(name: str) -> str:
+    """The name of the file whose checksum this `.crc` file is.
+
+    Hadoop writes `.X.crc` for each X, Spark itself `X.crc` for a state file, whose own checksum is then `.X.crc.crc`.
+    """
+    return name[1:-4] if name.startswith(".") else name[:-4]
