@@ -2,28 +2,36 @@
 # checkpoints_prune
 
 ## What it does
-Examines every checkpoint, those of the declared streams and any other folder beside them: which query it belongs to, how
-many batches it keeps, how large it is, what is wrong with it, and what could go and why. **It changes nothing yet.**
+Examines every checkpoint, those of the declared streams and any other folder beside them, says what is wrong with each, and
+takes out what crashed writes have left: `discover` → `examine` (one for each, writes a plan: a file that names what could
+go, and why) → `ask` (only when it is too much to be normal) → `take_away` (under the checkpoint's lock) → `report`.
 
-A checkpoint is one unit. Inside a live one only leftovers of crashed writes may ever go (temporary files older than
-24 h); `metadata`, `offsets`, `commits` and `sources` never, whatever their age: without them a stream silently loses or
-doubles data. Whole checkpoints may go only after their query was retired on purpose.
+A checkpoint is one unit. Inside a live one only leftovers of crashed writes ever go: temporary files of Spark's that are older
+than 24 hours and than three of the longest batches, and checksums of files that are gone. `metadata`, `offsets`, `commits`,
+`sources` and `state` never do, whatever their age: without them a stream silently loses or doubles data. Nothing is taken out
+of a checkpoint that is damaged, or of which something cannot be known.
+
+What goes lies in the quarantine beside the checkpoints for `checkpoints.quarantine_days` and is deleted after that. Until
+then it can be put back. One run takes `checkpoints.prune_files` out of one checkpoint at most; the rest waits for the next night.
 
 ## When it runs
-Every night at 02:30 UTC, or by hand.
+Every night at 02:30 UTC, or by hand. By hand it is a dry run unless the form says otherwise: it plans, and changes nothing.
 
 ## What a failure means
-The folder of the checkpoints could not be read, or the report itself is broken. No stream is affected. One checkpoint that
-cannot be read does not fail the run: the report says so under **Wrong**.
+`discover` failed: the folder of the checkpoints cannot be listed. `examine` or `take_away` of one checkpoint failed: its log says
+why; the others go on. "was healthy and is damaged": something happened to the checkpoint while leftovers were taken out of it.
+`report` failed: what was done is in the logs of `take_away`. No stream is stopped by any of it.
+
+A checkpoint that is damaged is a page, one that is about to break a ticket, both resolved by the next run that finds it well.
 
 ## Can it wait until morning
-Yes. A line under **Wrong** that says a query cannot restart, or would mint a new id, should be read before that stream is
-restarted next.
+Yes. A damaged checkpoint cannot: its stream goes on, and its next start may lose or double records, or fail.
 
 ## What to do next
-1. Read the report in the log of `examine`, or as its result under XCom.
-2. Unclaimed folders: find out whose they were. Do not delete them by hand.
-3. Leftovers: harmless. Many of them mean that drivers crash often: see the incidents.
+1. Read the report: the log of `report`, or its result under XCom. `./k2 checkpoints doctor` looks anew.
+2. Damaged: do what the finding says, before the stream is started again.
+3. Unclaimed folders: find out whose they were. Do not delete them by hand.
+4. Asked whether so many files may go: find out first why there are so many. Drivers that crash often leave some, not thousands.
 """
 
 from __future__ import annotations
@@ -32,18 +40,25 @@ from datetime import timedelta
 
 from airflow.sdk import CronTriggerTimetable
 
+from k2.airflow import forms
 from k2.airflow.assets import report_asset
-from k2.airflow.dags import Pool, Tag, platform_dag
-from k2.airflow.operators import Report
+from k2.airflow.dags import Tag, platform_dag
+from k2.airflow.pruning_tasks import AskForMany, DiscoverCheckpoints, ExamineCheckpoint, ReportCheckpoints, TakeAway
 
 with platform_dag(
     "checkpoints_prune",
     runbook=__doc__,
-    description="Examines every checkpoint and reports what is wrong and what could go; changes nothing yet",
-    tags={Tag.CHECKPOINTS, Tag.READS},
+    description="Examines every checkpoint, takes away what crashed writes have left in it, and says what is wrong",
+    tags={Tag.CHECKPOINTS, Tag.ACTS},
     schedule=CronTriggerTimetable("30 2 * * *", timezone="UTC"),
-    dagrun_timeout=timedelta(hours=2),
+    params={"dry_run": forms.prune_dry_run()},
+    dagrun_timeout=timedelta(hours=4),
     task_timeout=timedelta(minutes=20),
-    retries=1,
 ):
-    Report(task_id="examine", report="checkpoints_prune", pool=Pool.READERS, outlets=[report_asset("checkpoints")])
+    discover = DiscoverCheckpoints(task_id="discover")
+    examine = ExamineCheckpoint.partial(task_id="examine").expand(folder=discover.output)
+    # An answer within the same second finds the worker process still leaving, and Airflow fails the task for it: it asks again.
+    ask = AskForMany(task_id="ask", examine_task_id="examine", execution_timeout=timedelta(minutes=65), retries=2, retry_delay=timedelta(seconds=2))
+    take_away = TakeAway.partial(task_id="take_away", ask_task_id="ask", trigger_rule="all_done").expand(planned=examine.output)
+    report = ReportCheckpoints(task_id="report", take_task_id="take_away", outlets=[report_asset("checkpoints")], trigger_rule="all_done")
+    discover >> examine >> ask >> take_away >> report

@@ -17,7 +17,7 @@ EXPECTED = {
     "streams_watch": {Tag.STREAMS, Tag.ACTS},
     "streams_control": {Tag.STREAMS, Tag.ACTS, Tag.MANUAL},
     "maintenance_window": {Tag.STREAMS, Tag.ACTS, Tag.MANUAL},
-    "checkpoints_prune": {Tag.CHECKPOINTS, Tag.READS},
+    "checkpoints_prune": {Tag.CHECKPOINTS, Tag.ACTS},
     "iceberg_maintenance": {Tag.TABLES, Tag.READS},
     "platform_health": {Tag.HEALTH, Tag.READS},
 }

@@ -73,6 +73,15 @@ def dry_run() -> Param:
     )
 
 
+def prune_dry_run() -> Param:
+    return Param(
+        True,
+        title="Dry run",
+        description="Plan, and change nothing. Switched off, leftovers of crashed writes are moved into the quarantine, as in every nightly run.",
+        type="boolean",
+    )
+
+
 def window_action() -> Param:
     shown = {"open": "open: mute what happens from now or later, for some hours", "close": "close: end it now, or cancel one to come"}
     return Param(

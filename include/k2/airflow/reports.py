@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from k2.checkpoints import examine as checkpoints
-from k2.checkpoints import report as checkpoint_report
 from k2.health import readers as health
 from k2.health import report as health_report
 from k2.health.checks import counts, worst
@@ -25,20 +23,6 @@ class Written:
     result: dict[str, Any]
     summary: dict[str, Any]
     markdown: str
-
-
-def checkpoints_prune(runtime: Runtime, params: dict[str, Any]) -> Written:
-    claims = {spec.checkpoint: name for name, spec in runtime.platform.streams.items()}
-    found = checkpoints.examine_all(runtime.checkpoints, claims, datetime.now(UTC))
-    summary = {
-        "checkpoints": sum(e.exists for e in found),
-        "unclaimed": [e.folder for e in found if e.stream is None],
-        "bytes": sum(e.bytes for e in found),
-        "leftovers": sum(len(e.leftovers) for e in found),
-        "anomalies": sum(len(e.anomalies) for e in found),
-    }
-    details = [e.as_dict() | {"could_go": checkpoints.could_go(e)} for e in found]
-    return Written({**summary, "checkpoints": details}, summary, checkpoint_report.markdown(found))
 
 
 def iceberg_maintenance(runtime: Runtime, params: dict[str, Any]) -> Written:

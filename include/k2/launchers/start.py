@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 
 from k2.checkpoints.aside import move_aside, take_new_identity
 from k2.checkpoints.guard import rewound
+from k2.checkpoints.quarantine import Refused
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
 from k2.launchers.client import AgentClient, AgentUnavailable
@@ -22,6 +24,7 @@ from k2.launchers.retention import NotKnown, Preflight
 from k2.registry.observed import DriverState, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, streams
+from k2.state.locks import Locked, lock_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +100,7 @@ def start(
 
     def intend(*, moved_aside: bool = False) -> _Intent:
         with database.connect(runtime, "control") as connection:
+            lock_checkpoint(connection, runtime.checkpoint(stream).name)
             connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
             wanted = streams.wanted(connection, stream)
             if wanted.desired != "running" or wanted.generation != generation:
@@ -140,12 +144,14 @@ def start(
         end_older(agent, stream, fence + 1)
         with database.connect(runtime, "control") as connection:
             streams.expect_new_checkpoint(connection, stream)  # interrupted behind this, the next start finds none and expects none
-        move_aside(runtime.checkpoint(stream), fence + 1)
+        _out_of_the_way(move_aside, runtime.checkpoint(stream), fence + 1)
         intent = intend(moved_aside=True)
     except _Overtaken:
         end_older(agent, stream, fence + 1)
-        take_new_identity(runtime.checkpoint(stream), fence + 1)
+        _out_of_the_way(take_new_identity, runtime.checkpoint(stream), fence + 1)
         intent = intend()
+    except Locked as error:
+        raise NotKnown(str(error)) from error
     try:
         end_older(agent, stream, intent.fence)
     except AgentUnavailable as error:
@@ -159,6 +165,14 @@ def start(
     with database.connect(runtime, "control") as connection:
         streams.launched(connection, stream, intent.fence, driver.how)
     return Started(intent.fence, driver.how, intent.adopted)
+
+
+def _out_of_the_way(move: Callable[[Path, int], object], checkpoint: Path, fence: int) -> None:
+    """Raises NotKnown for a checkpoint that cannot be moved or copied as it is."""
+    try:
+        move(checkpoint, fence)
+    except Refused as error:
+        raise NotKnown(str(error)) from error
 
 
 def _guard(runtime: Runtime, connection: database.Connection, stream: str, wanted: Wanted, preflight: Preflight) -> tuple[Loss | None, int | None]:

@@ -227,6 +227,18 @@ class DeadMan(Model):
         return self
 
 
+class Checkpoints(Model):
+    """What is done with checkpoints: how long one that was taken away can go back, and bounds of one nightly run."""
+
+    quarantine_days: int = Field(ge=1, le=366)
+    backups: PositiveInt
+    """Generations that are kept of each."""
+    prune_files: PositiveInt
+    """Of one checkpoint, in one run; the rest waits for the next one."""
+    prune_seconds: PositiveInt
+    """The same."""
+
+
 class Alerts(Model):
     slack_connection: Name
     routes: Routes
@@ -240,6 +252,7 @@ class Platform(Model):
     streams: dict[Name, Stream]
     spares: Spares
     processes: dict[Name, PositiveInt]
+    checkpoints: Checkpoints
     thresholds: Thresholds
     restart: Restart
     slo: Slo

@@ -13,6 +13,7 @@ import pytest
 
 from k2 import watchdog
 from k2.airflow import control
+from k2.checkpoints.quarantine import entries, quarantine_of
 from k2.registry.observed import Action, Verdict
 from k2.registry.wishes import Wish
 from k2.state import audit, database, skips, streams
@@ -104,8 +105,8 @@ def _adopt_after_the_topic_was_made_anew(watched: Watched) -> None:
     before = sorted(p.name for p in watched.runtime.checkpoint(STREAM).rglob("*"))
     watched.adopt()
     assert watched.watch()[STREAM].fence == 2
-    aside = watched.runtime.checkpoints.with_name("checkpoints.aside") / f"{watched.runtime.checkpoint(STREAM).name}-before-2"
-    assert sorted(p.name for p in aside.rglob("*")) == before and not watched.runtime.checkpoint(STREAM).exists()
+    (aside,) = entries(quarantine_of(watched.runtime.checkpoints))
+    assert sorted(p.name for p in aside.checkpoint.rglob("*")) == before and not watched.runtime.checkpoint(STREAM).exists()
 
 
 def test_a_checkpoint_that_cannot_be_read_is_told_with_the_death(watched: Watched) -> None:

@@ -12,6 +12,7 @@ from confluent_kafka import TopicPartition
 from streams_lab import PARTITIONS, Lab, RunningDriver
 from streams_records import NOW_MS
 
+from k2.checkpoints.quarantine import entries, quarantine_of
 from k2.checkpoints.reader import read_tail
 from k2.launchers.retention import Preflight
 from k2.launchers.start import NotSafe, start
@@ -119,8 +120,8 @@ def test_an_adopted_checkpoint_that_ends_before_its_table(lab: Lab) -> None:
     assert [has(lab, stream, value) for value in (b"older 1", b"older 2", b"older 3")] == [2 * PARTITIONS, 2 * PARTITIONS, PARTITIONS]
     after = read_tail(path)
     assert after.query_id != before.query_id and after.last_commit_batch == (before.last_commit_batch or 0) + 1
-    aside = path.parent.with_name(f"{path.parent.name}.aside")
-    assert read_tail(next(aside.glob(f"{path.name}-before-*"))) == before
+    (aside,) = [entry for entry in entries(quarantine_of(path.parent)) if entry.manifest and entry.manifest.folder == path.name]
+    assert read_tail(aside.checkpoint) == before
     second.kill()
 
 

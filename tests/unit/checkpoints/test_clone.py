@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,15 @@ def test_what_is_missing_is_named(checkpoint: Path, tmp_path: Path, missing: str
     (checkpoint / missing).unlink()
     with pytest.raises(CheckpointUnreadable, match=f"{missing} does not exist, so nothing can be tried after batch 3"):
         clone(checkpoint, tmp_path / "copy", 3)
+
+
+def test_files_keep_their_times_and_half_written_ones_are_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    """When a batch was committed is its file's time. What Spark has not renamed into place is no part of a checkpoint."""
+    os.utime(checkpoint / "commits" / "3", ns=(7, 7))
+    (checkpoint / "sources" / "0" / ".1.8a5b8c1e-0a4e-4c40-9f3f-3a3b6a7e1d11.tmp").write_text("half")
+    clone(checkpoint, tmp_path / "copy", 3)
+    assert (tmp_path / "copy" / "commits" / "3").stat().st_mtime_ns == 7
+    assert sorted(p.name for p in (tmp_path / "copy" / "sources").rglob("*")) == ["0", "0", "offsets"]
 
 
 def test_a_copy_never_goes_onto_another(checkpoint: Path, tmp_path: Path) -> None:

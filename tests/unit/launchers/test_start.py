@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from k2.checkpoints.quarantine import entries, quarantine_of
 from k2.checkpoints.retention import Loss
 from k2.launchers import start as protocol
 from k2.launchers.client import AgentUnavailable
@@ -116,7 +117,8 @@ def test_an_adopted_loss_of_everything_begins_anew(world: World) -> None:
         ("launch", 6),
     ]
     assert not world.runtime.checkpoint(STREAM).exists()
-    assert (world.runtime.checkpoint(STREAM).parent.with_name("checkpoints.aside") / f"{STREAM}-before-6").is_dir()
+    (aside,) = entries(quarantine_of(world.runtime.checkpoint(STREAM).parent))
+    assert aside.checkpoint.is_dir() and aside.manifest is not None and (aside.manifest.folder, aside.manifest.about) == (STREAM, {"fence": 6})
 
 
 def test_an_adopted_checkpoint_that_its_table_has_overtaken_gets_another_identity(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

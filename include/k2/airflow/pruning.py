@@ -1,0 +1,158 @@
+"""The steps of checkpoints_prune: find the checkpoints, examine and plan each, take leftovers away, look at all of them again, tell."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from k2.airflow.reports import Written, apply
+from k2.checkpoints import leftovers, quarantine, survey
+from k2.checkpoints import report as checkpoint_report
+from k2.checkpoints.doctor import Health
+from k2.checkpoints.examine import Examination, NotACheckpoint, folders
+from k2.checkpoints.manifest import Kind, Why
+from k2.checkpoints.plan import Plan, PlanChanged, plan
+from k2.health.report import Change
+from k2.registry.runtime import Runtime
+from k2.state import incidents, sizes
+from k2.state.database import connect
+from k2.state.locks import Locked, lock_checkpoint
+
+PLANS_KEPT = timedelta(days=30)
+KEY = "checkpoint:"
+"""What the keys of incidents about checkpoints begin with."""
+NOTHING = "nothing is left over"
+
+
+class PruneFailed(RuntimeError):
+    """A checkpoint is not as well as it was before something was taken out of it."""
+
+
+def discover(runtime: Runtime) -> list[str]:
+    """Every folder that may be a checkpoint: those that streams claim, then all others. Raises OSError when they cannot be listed."""
+    return folders(runtime.checkpoints, survey.claimed(runtime))
+
+
+def examine(runtime: Runtime, folder: str, run: str) -> dict[str, Any]:
+    """Examine one folder and write its plan: {"folder", "health", "plan"}, no plan of what does not exist or is no checkpoint."""
+    now = datetime.now(UTC)
+    path = runtime.checkpoints / folder
+    try:
+        if not path.exists():
+            return {"folder": folder, "health": str(Health.HEALTHY), "plan": None}
+        file = runtime.home / "plans" / "checkpoints" / re.sub(r"[^\w.-]", "_", run) / f"{folder}.jsonl"
+        found, made = plan(path, survey.read(runtime, [folder], now)[folder], now, file)
+    except NotACheckpoint:
+        return {"folder": folder, "health": str(Health.UNKNOWN), "plan": None}
+    return {"folder": folder, "health": str(found.health), "plan": made.as_dict()}
+
+
+def unusual(planned: Sequence[dict[str, Any]]) -> list[str]:
+    """What somebody must agree to before it is done, a sentence per checkpoint."""
+    return [f"{p['folder']}: {p['plan']['unusual']}" for p in planned if p["plan"] and p["plan"]["unusual"] and not p["plan"]["refused"]]
+
+
+def would_take(planned: dict[str, Any]) -> dict[str, Any]:
+    """What carrying out a plan would come to, in the same form."""
+    plan = planned["plan"] or {"files": 0, "bytes": 0, "refused": None, "unusual": None}
+    done = {"folder": planned["folder"], "files": 0 if plan["refused"] else plan["files"], "bytes": plan["bytes"], "entry": None, "stayed": {}}
+    return done | {"why": plan["refused"] or plan["unusual"] or (NOTHING if not plan["files"] else "")}
+
+
+def take_away(runtime: Runtime, planned: dict[str, Any], *, who: str, approved: bool) -> dict[str, Any]:
+    """Carry out one plan: {"folder", "files", "bytes", "entry", "stayed"}, and "why" where nothing was done. Raises PruneFailed."""
+    folder, now = planned["folder"], datetime.now(UTC)
+    nothing = {"folder": folder, "files": 0, "bytes": 0, "entry": None, "stayed": {}}
+    if planned["plan"] is None or not planned["plan"]["files"]:
+        return nothing | {"why": NOTHING}
+    made = Plan.of(planned["plan"])
+    if made.unusual and not approved:
+        return nothing | {"why": f"{made.unusual}: nobody has agreed to take so many"}
+    limits = runtime.platform.checkpoints
+    why = Why(kind=Kind.LEFTOVERS, who=who, why="left by crashed writes", at=now)
+    try:
+        taken = leftovers.take_away(
+            made, runtime.checkpoints, why, now, most=limits.prune_files, seconds=limits.prune_seconds, hold=lambda: locked(runtime, folder)
+        )
+    except (quarantine.Refused, PlanChanged, Locked) as error:
+        return nothing | {"why": str(error)}
+    (after,) = survey.examine_all(runtime, datetime.now(UTC), [folder])
+    if after.health.rank > Health(planned["health"]).rank:
+        raise PruneFailed(
+            f"{folder} was {planned['health']} and is {after.health}: put entry {taken.entry} back. {checkpoint_report.sentence(after.findings[0])}"
+        )
+    return {"folder": folder, **asdict(taken)}
+
+
+@contextmanager
+def locked(runtime: Runtime, folder: str) -> Iterator[None]:
+    """Hold the lock of a checkpoint. Raises locks.Locked, database.StateUnavailable."""
+    with connect(runtime, "control") as connection:
+        lock_checkpoint(connection, folder)
+        yield
+
+
+def purge(runtime: Runtime, now: datetime, *, dry_run: bool) -> list[str]:
+    """Delete from the quarantine what has lain there for its time, and what an interrupted purge has left. Returns what went, or would go."""
+    place = quarantine.quarantine_of(runtime.checkpoints)
+    ttl = timedelta(days=runtime.platform.checkpoints.quarantine_days)
+    due = [e for e in quarantine.entries(place) if e.purging or (e.manifest is not None and e.manifest.at + ttl <= now)]
+    if not dry_run:
+        quarantine.recover(place)
+        for entry in due:
+            quarantine.purge(entry, now, ttl)
+        _forget_plans(runtime.home / "plans" / "checkpoints", now)
+    return [entry.folder.name for entry in due]
+
+
+def _forget_plans(place: Path, now: datetime) -> None:
+    for run in place.iterdir() if place.is_dir() else ():
+        if now.timestamp() - run.stat().st_mtime > PLANS_KEPT.total_seconds():
+            shutil.rmtree(run)
+
+
+def report(runtime: Runtime, done: Sequence[dict[str, Any]], *, dry_run: bool) -> Written:
+    """Examine all checkpoints as they are now, remember their sizes, and open and resolve the incidents that follow."""
+    now = datetime.now(UTC)
+    purged = purge(runtime, now, dry_run=dry_run)
+    found = survey.examine_all(runtime, now)
+    with connect(runtime, "control") as connection:
+        sizes.remember(connection, now, {e.folder: (e.files, e.bytes) for e in found if e.exists})
+        told = [e for e in found if e.stream and incidents.is_open(connection, incidents.held_key(e.stream))]
+        gone = {key for key in incidents.open_keys(connection) if key.startswith(KEY)} - {_key(e) for e in found}
+    changes = [change(e, told=e in told) for e in found] + [Change(key, None, "", "it is there no more") for key in sorted(gone)]
+    changed = apply(runtime, changes)
+    entries = quarantine.entries(quarantine.quarantine_of(runtime.checkpoints))
+    summary = {
+        "dry_run": dry_run,
+        "checkpoints": sum(e.exists for e in found),
+        "health": {e.folder: str(e.health) for e in found if e.exists},
+        "unclaimed": [e.folder for e in found if e.stream is None],
+        "bytes": sum(e.bytes for e in found),
+        "taken": sum(d["files"] for d in done),
+        "purged": purged,
+        "quarantine": len(entries),
+    }
+    text = "\n\n".join([checkpoint_report.markdown(found), checkpoint_report.pruned(done, purged, entries, dry_run=dry_run)])
+    return Written({**summary, **changed, "done": list(done), "details": [e.as_dict() for e in found]}, summary | changed, text)
+
+
+def _key(found: Examination) -> str:
+    """Names the stream, so that a maintenance window of that mutes it."""
+    return f"{KEY}{found.folder}" + (f":{found.stream}" if found.stream else "")
+
+
+def change(found: Examination, *, told: bool) -> Change:
+    """The incident that follows from what a checkpoint is. A stream that is held is told of by the watchdog: one cause is one incident."""
+    key = _key(found)
+    severity = {Health.DAMAGED: "page" if found.stream else "ticket", Health.BREAKING: "ticket", Health.UNKNOWN: "ticket"}.get(found.health)
+    if severity is None or told:
+        return Change(key, None, "", f"{found.folder} is {found.health}")
+    whose = f" of {found.stream}" if found.stream else ""
+    return Change(key, severity, f"Checkpoint {found.folder}{whose} is {found.health}", "\n".join(checkpoint_report.sentence(f) for f in found.findings))

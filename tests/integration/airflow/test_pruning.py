@@ -1,0 +1,83 @@
+"""checkpoints_prune in a running Airflow, on checkpoints that streams are writing at that moment."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k2.checkpoints.leftovers import put_back
+from k2.checkpoints.quarantine import entries, quarantine_of
+from k2.checkpoints.reader import read_tail
+from k2.registry.runtime import Runtime
+from k2.state.database import connect
+
+from .conftest import Airflow, wait_for
+from .test_live import UP, Messages, committing
+
+DAG = "checkpoints_prune"
+STREAM = "bronze_kraken"
+LEFT = "offsets/.7.0c1b7cf6-6e0f-4f6c-9a3e-3d5f2c1b0a99.tmp"
+
+
+@pytest.fixture
+def littered(platform_stack: Runtime) -> Iterator[Path]:
+    """A checkpoint that its stream writes to, with what a crash left in it two days ago; beside it one that nobody claims, and is damaged."""
+    wait_for(f"commit of {STREAM}", lambda: committing(platform_stack, STREAM), UP)
+    path = platform_stack.checkpoint(STREAM)
+    (path / LEFT).write_text("half a plan")
+    old = time.time() - 2 * 86_400
+    os.utime(path / LEFT, (old, old))
+    lost = platform_stack.checkpoints / "of-nobody"
+    (lost / "offsets").mkdir(parents=True)
+    (lost / "offsets" / "0").write_text("v1\n{}\n-")
+    yield path
+    for file in sorted(lost.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    lost.rmdir()
+
+
+def pruned(ui: Airflow, **form: Any) -> dict[str, Any]:
+    """The report of a run by hand."""
+    run = ui.trigger(DAG, **form).raise_for_status().json()["dag_run_id"]
+    assert ui.finished(DAG, run, 240) == "success"
+    return ui.result(DAG, run, "report")
+
+
+def incident(runtime: Runtime, folder: str) -> str | None:
+    """The severity of what is open about a checkpoint."""
+    with connect(runtime, "reader") as connection:
+        row = connection.execute("SELECT severity FROM k2.incidents WHERE starts_with(key, %s) AND resolved_at IS NULL", (f"checkpoint:{folder}",)).fetchone()
+    return row["severity"] if row else None
+
+
+def test_a_dry_run_changes_nothing_and_a_real_one_can_be_undone(platform_stack: Runtime, ui: Airflow, littered: Path, slack: Messages) -> None:
+    """By hand it plans; told to, it takes the leftover and nothing else, while the stream goes on as the same query."""
+    query = read_tail(littered).query_id
+    planned = pruned(ui)
+    assert planned["dry_run"] and (littered / LEFT).exists() and entries(quarantine_of(platform_stack.checkpoints)) == []
+    assert {d["folder"]: d["files"] for d in planned["done"]}[littered.name] == 1
+    assert planned["health"]["of-nobody"] == "damaged" and planned["unclaimed"] == ["of-nobody"]
+    assert incident(platform_stack, "of-nobody") == "ticket" and incident(platform_stack, littered.name) is None
+    wait_for("the ticket", lambda: any("Checkpoint of-nobody is damaged" in m["text"] for m in slack()), 120)
+
+    done = pruned(ui, dry_run=False)
+    assert (done["taken"], done["quarantine"], done["health"][littered.name]) == (1, 1, "healthy")
+    (entry,) = entries(quarantine_of(platform_stack.checkpoints))
+    assert not (littered / LEFT).exists() and (entry.checkpoint / LEFT).read_text() == "half a plan"
+
+    assert put_back(entry, platform_stack.checkpoints) == 1 and (littered / LEFT).read_text() == "half a plan"
+    (littered / LEFT).unlink()
+    before = read_tail(littered)
+    wait_for("the next commit", lambda: (read_tail(littered).last_commit_batch or 0) > (before.last_commit_batch or 0), 60)
+    assert read_tail(littered).query_id == query
+
+
+def test_what_is_gone_is_resolved(platform_stack: Runtime, ui: Airflow) -> None:
+    """The next run finds the damaged folder no more."""
+    done = pruned(ui)
+    assert set(done["health"].values()) == {"healthy"} and incident(platform_stack, "of-nobody") is None

@@ -1,0 +1,71 @@
+"""What a pruning asks, plans and tells, by values alone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.api.datamodels._generated import DagRunType
+
+from k2.airflow.pruning import change, unusual, would_take
+from k2.airflow.pruning_tasks import acts
+from k2.checkpoints.doctor import Finding, Health
+from k2.checkpoints.examine import Examination
+
+
+def planned(**plan: Any) -> dict[str, Any]:
+    return {"folder": "a", "health": "growing", "plan": {"files": 5, "bytes": 50, "refused": None, "unusual": None} | plan}
+
+
+def found(health: Health, stream: str | None = "bronze_binance") -> Examination:
+    finding = Finding(health, "metadata is missing", "it would start anew", "put it back")
+    return Examination("a", stream, exists=True, health=health, findings=() if health is Health.HEALTHY else (finding,))
+
+
+@pytest.mark.parametrize(
+    ("health", "stream", "told", "severity"),
+    [
+        (Health.DAMAGED, "bronze_binance", False, "page"),
+        (Health.DAMAGED, None, False, "ticket"),
+        (Health.BREAKING, "bronze_binance", False, "ticket"),
+        (Health.UNKNOWN, "bronze_binance", False, "ticket"),
+        (Health.GROWING, "bronze_binance", False, None),
+        (Health.HEALTHY, "bronze_binance", False, None),
+        (Health.DAMAGED, "bronze_binance", True, None),
+    ],
+)
+def test_who_is_told_of_what(health: Health, stream: str | None, told: bool, severity: str | None) -> None:
+    """A damaged checkpoint of a stream pages, unless the watchdog already tells of its stream; the message says what to do."""
+    became = change(found(health, stream), told=told)
+    assert (became.key, became.severity) == ("checkpoint:a:bronze_binance" if stream else "checkpoint:a", severity)
+    if severity:
+        assert became.title.endswith(str(health)) and "What to do: put it back" in became.text
+
+
+def test_what_needs_a_person() -> None:
+    """Only what would really be done is asked."""
+    many = "900 of its 1,000 files are leftovers"
+    assert unusual([planned(), planned(unusual=many), planned(unusual=many, refused="it is damaged"), {"folder": "b", "plan": None}]) == [f"a: {many}"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "files", "why"),
+    [
+        (planned(), 5, ""),
+        (planned(refused="it is damaged"), 0, "it is damaged"),
+        (planned(files=0), 0, "nothing is left over"),
+        ({"folder": "a", "plan": None}, 0, "nothing is left over"),
+    ],
+)
+def test_a_dry_run_says_what_would_go(plan: dict[str, Any], files: int, why: str) -> None:
+    """And why not."""
+    assert (would_take(plan)["files"], would_take(plan)["why"]) == (files, why)
+
+
+@pytest.mark.parametrize(
+    ("run_type", "dry_run", "does"), [(DagRunType.SCHEDULED, True, True), (DagRunType.MANUAL, True, False), (DagRunType.MANUAL, False, True)]
+)
+def test_only_the_night_acts_by_itself(run_type: DagRunType, dry_run: bool, does: bool) -> None:
+    """A run by hand is a dry run unless its form says otherwise. The run type is as a running task gets it."""
+    assert acts({"dag_run": SimpleNamespace(run_type=run_type), "params": {"dry_run": dry_run}}) is does
