@@ -1,0 +1,247 @@
+"""What Bronze holds and what Silver reads of it, from tables that pyiceberg wrote."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.transforms import DayTransform
+
+from k2.probes.rebuilding import Appended, File, Held, Source, Spans, read_bronze, read_source
+from k2.registry.history import NO_SNAPSHOT, Commit, Piece
+
+SCHEMA = pa.schema(
+    [
+        pa.field("topic", pa.string(), False),
+        pa.field("partition", pa.int32(), False),
+        pa.field("offset", pa.int64(), False),
+        pa.field("ingestion_date", pa.date32(), False),
+    ]
+)
+DAY = date(2026, 3, 1)
+TOPIC = "market.crypto.trades.x.raw"
+Offsets = list[tuple[int, int]]
+"""(partition, offset) of each row of a file, in its order."""
+
+
+def run(partition: int, first: int, end: int) -> Offsets:
+    return [(partition, offset) for offset in range(first, end)]
+
+
+class Written:
+    """A Bronze table in a folder of the test, partitioned by day."""
+
+    def __init__(self, folder: Path, **properties: str) -> None:
+        self.folder = folder
+        self._catalog = SqlCatalog("k2", uri="sqlite://", warehouse=folder.as_uri())
+        self._catalog.create_namespace("n")
+        self.table = self._catalog.create_table("n.bronze", SCHEMA, properties={"format-version": "2", **properties})
+        with self.table.update_spec() as update:
+            update.add_field("ingestion_date", DayTransform())
+        self._files = 0
+        self._replaced: set[int] = set()
+
+    def close(self) -> None:
+        self._catalog.engine.dispose()
+
+    def file(self, rows: Offsets, day: date = DAY, topic: str = TOPIC) -> Path:
+        path = self.folder / f"{self._files}.parquet"
+        self._files += 1
+        values = [{"topic": topic, "partition": p, "offset": o, "ingestion_date": day} for p, o in rows]
+        pq.write_table(pa.Table.from_pylist(values, schema=SCHEMA), path)
+        return path
+
+    def append(self, *files: Offsets, day: date = DAY, topic: str = TOPIC) -> int:
+        """One snapshot. Returns its id."""
+        self.table.add_files([self.file(rows, day, topic).as_uri() for rows in files])
+        return int(self.table.current_snapshot().snapshot_id)
+
+    def compact(self) -> None:
+        """All rows into one file, in an order of its own; the snapshots of that are told to be `replace`, as Iceberg's own compaction makes them."""
+        before = {s.snapshot_id for s in self.table.snapshots()}
+        rows = [(row["partition"], row["offset"]) for row in self.table.scan().to_arrow().to_pylist()]
+        random.Random(7).shuffle(rows)
+        with self.table.transaction() as change:
+            change.delete(AlwaysTrue())
+            change.add_files([self.file(rows).as_uri()])
+        self._replaced |= {s.snapshot_id for s in self.table.snapshots()} - before
+
+    @property
+    def location(self) -> str:
+        metadata = json.loads(Path(self.table.metadata_location.removeprefix("file://")).read_text())
+        for snapshot in metadata["snapshots"]:
+            if snapshot["snapshot-id"] in self._replaced:
+                snapshot["summary"]["operation"] = "replace"
+        told = self.folder / "told.metadata.json"
+        told.write_text(json.dumps(metadata))
+        return told.as_uri()
+
+    def bronze(self, *partitions: str, **options: Any) -> Any:
+        return read_bronze(self.location, partitions, **options)
+
+    def source(self, newest: int, rows: int, back_to: int | None = None) -> Source:
+        """What is read for a batch with so many rows that reached `newest`, after one that reached `back_to`."""
+        batches = [Commit(1, datetime(2026, 3, 1, tzinfo=UTC), "append", rows_read=rows, bronze_snapshot=newest)]
+        return read_source(self.location, batches if back_to is None else [*batches, replace(batches[0], bronze_snapshot=back_to)])
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Written]:
+    made = Written(tmp_path)
+    yield made
+    made.close()
+
+
+def held(*spans: tuple[int, int], doubled: tuple[tuple[int, int], ...] = ()) -> Held:
+    return Held(spans, doubled, frozenset({TOPIC}))
+
+
+def test_files_of_one_partition_are_known_by_their_bounds(written: Written) -> None:
+    """No column is read of them; those that touch are one span, whatever the order of the commits."""
+    written.append(run(0, 0, 5), run(1, 100, 101))
+    written.append(run(10, 7, 9), run(0, 5, 300))
+    found = written.bronze()
+    assert found.partitions == {"0": held((0, 300)), "1": held((100, 101)), "10": held((7, 9))}
+    assert (found.files, found.opened, found.since) == (4, 0, None)
+
+
+def test_a_compacted_table_is_read_by_its_columns(written: Written) -> None:
+    """One file of three partitions says what the many said before; a gap stays a gap, and what was there twice is."""
+    written.append(run(0, 0, 70_000), run(1, 3, 6))
+    written.append(run(0, 70_002, 70_005), run(1, 5, 8), run(2, 0, 1))
+    before = written.bronze()
+    written.compact()
+    found = written.bronze()
+    assert found.partitions == before.partitions
+    assert found.partitions == {"0": held((0, 70_000), (70_002, 70_005)), "1": held((3, 8), doubled=((5, 6),)), "2": held((0, 1))}
+    assert (before.opened, found.files, found.opened) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(("rows", "expected"), [([0, 1, 5], held((0, 2), (5, 6))), ([0, 1, 1, 2], held((0, 3), doubled=((1, 2),)))])
+def test_a_file_with_other_rows_than_offsets_is_opened(written: Written, rows: list[int], expected: Held) -> None:
+    """Its bounds alone would hide a gap in it, or a record that is there twice."""
+    written.append([(0, offset) for offset in rows])
+    found = written.bronze()
+    assert (found.partitions, found.opened) == ({"0": expected}, 1)
+
+
+def test_the_topic_is_that_of_the_last_record(written: Written) -> None:
+    """Bounds cut long names off, so it is read."""
+    written.append(run(0, 0, 5), run(1, 0, 9), topic="market.crypto.trades.y.raw")
+    written.append(run(0, 5, 6))
+    assert {p: h.topics for p, h in written.bronze().partitions.items()} == {"0": {TOPIC}, "1": {"market.crypto.trades.y.raw"}}
+
+
+def test_earlier_days_are_passed_over(written: Written) -> None:
+    """Their manifests are not opened, unless a partition of the topic has no row since."""
+    written.append(run(0, 0, 5), run(1, 0, 5))
+    manifest = Path(written.table.current_snapshot().manifests(written.table.io)[0].manifest_path.removeprefix("file://"))
+    written.append(run(0, 5, 9), day=DAY + timedelta(days=1))
+    tomorrow = DAY + timedelta(days=1)
+    assert written.bronze("0", "1", since=tomorrow) == written.bronze()
+    content = manifest.read_bytes()
+    manifest.unlink()
+    found = written.bronze("0", since=tomorrow)
+    assert (found.partitions, found.since) == ({"0": held((5, 9))}, tomorrow)
+    with pytest.raises(FileNotFoundError):
+        written.bronze("0", "1", since=tomorrow)
+    manifest.write_bytes(content)
+    assert written.bronze("0", since=DAY).since is None, "nothing was passed over"
+
+
+def test_row_level_deletes_are_refused(written: Written) -> None:
+    """Which rows a file still has, its bounds and its columns do not say."""
+    written.append(run(0, 0, 5))
+    path = Path(written.table.current_snapshot().manifest_list.removeprefix("file://"))
+    with path.open("rb") as file:
+        reader = fastavro.reader(file)
+        schema, entries = reader.writer_schema, [{**entry, "content": 1} for entry in reader]
+    with path.open("wb") as file:
+        fastavro.writer(file, schema, entries)
+    with pytest.raises(ValueError, match="deletes single rows"):
+        written.bronze()
+
+
+def test_another_table_is_refused(tmp_path: Path) -> None:
+    """Silver has no columns of these names, and must not be taken for an empty Bronze."""
+    catalog = SqlCatalog("k2", uri="sqlite://", warehouse=tmp_path.as_uri())
+    catalog.create_namespace("n")
+    table = catalog.create_table("n.silver", pa.schema([pa.field("kafka_offset", pa.int64())]))
+    table.append(pa.table({"kafka_offset": [1]}))
+    with pytest.raises(ValueError, match="no Bronze table"):
+        read_bronze(table.metadata_location, [])
+    catalog.engine.dispose()
+
+
+def test_an_empty_table_holds_nothing(written: Written) -> None:
+    """Before the first commit there is no snapshot to read."""
+    assert written.bronze("0").partitions == {}
+    assert written.source(NO_SNAPSHOT, 0) == Source((), whole=True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 8)), max_size=12))
+def test_spans_are_what_was_put_in(put: list[tuple[int, int]]) -> None:
+    """In any order: each offset once in the spans, and told as often as it was there before."""
+    spans, told = Spans(), Counter[int]()
+    for first, count in put:
+        for begin, end in spans.add(first, first + count):
+            told.update(range(begin, end))
+    times = Counter(offset for first, count in put for offset in range(first, first + count))
+    found = spans.all()
+    assert [o for begin, end in found for o in range(begin, end)] == sorted(times)
+    assert all(before[1] < after[0] for before, after in zip(found, found[1:], strict=False))
+    assert told == Counter({o: n - 1 for o, n in times.items() if n > 1})
+
+
+def one(partition: int, first: int, end: int) -> File:
+    return File(end - first, (Piece(str(partition), first, end, end - first),))
+
+
+def test_the_source_is_read_back_as_far_as_it_takes(written: Written) -> None:
+    """As many snapshots as hold the rows before the newest, further back on demand, and files in the order of the commit."""
+    ids = [written.append(run(1, n * 10, n * 10 + 10), run(0, n * 10, n * 10 + 10)) for n in range(4)]
+    everything = tuple(Appended(ids[n], (one(1, n * 10, n * 10 + 10), one(0, n * 10, n * 10 + 10))) for n in range(4))
+    assert written.source(ids[3], 20) == Source(everything[2:], whole=False)
+    assert written.source(ids[2], 21) == Source(everything[:3], whole=True)
+    assert written.source(ids[3], 1, back_to=ids[1]) == Source(everything[1:], whole=False)
+    assert written.source(ids[3], 1, back_to=ids[0]) == Source(everything, whole=True)
+    assert written.source(4711, 1) == Source((), whole=False)
+
+
+def test_what_was_compacted_is_passed_over(written: Written) -> None:
+    """Silver's source reads appends alone, from the manifests of their own snapshots."""
+    first = written.append(run(0, 0, 3), [(0, 3), (1, 0), (0, 4), (1, 2)])
+    written.compact()
+    last = written.append(run(0, 5, 6))
+    mixed = File(4, (Piece("0", 3, 5, 2), Piece("1", 0, 3, 2)))
+    assert written.source(last, 99) == Source((Appended(first, (one(0, 0, 3), mixed)), Appended(last, (one(0, 5, 6),))), whole=True)
+
+
+def test_an_expired_beginning_is_no_whole_source(written: Written) -> None:
+    """What was read before cannot be told."""
+    ids = [written.append(run(0, n, n + 1)) for n in range(3)]
+    written.table.maintenance.expire_snapshots().by_id(ids[0]).commit()
+    assert written.source(ids[2], 99, back_to=ids[0]) == Source(tuple(Appended(ids[n], (one(0, n, n + 1),)) for n in (1, 2)), whole=False)
+
+
+def test_merged_manifests_are_refused(tmp_path: Path) -> None:
+    """Iceberg counts the older files of such a manifest too, and a position in it would be another file here."""
+    written = Written(tmp_path, **{"commit.manifest-merge.enabled": "true", "commit.manifest.min-count-to-merge": "2"})
+    ids = [written.append(run(0, n, n + 1)) for n in range(3)]
+    with pytest.raises(ValueError, match="merged"):
+        written.source(ids[2], 99)
+    written.close()
