@@ -67,16 +67,27 @@ def warm(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(hours, value) for hours, value in samples if hours >= first + WARM_UP * (last - first)]
 
 
-def judgement(found: Slope | None, hours: float, room_mb: float) -> str:
-    """Whether a process leaks. One that would fill its room within a week counts as leaking."""
+def judgement(samples: Sequence[tuple[float, float]], hours: float, room_mb: float) -> str:
+    """Whether a process leaks, by its samples after the warm-up. One that would fill its room within a week counts as leaking.
+
+    A leak goes on as it began. What a JVM has of the system grows for hours until its heap has the size that it may have, and ever more slowly.
+    """
+    found = slope(samples)
     if found is None or hours < LEAST_HOURS:
         return "cannot be told yet"
     limit = room_mb / (7 * 24)
     if found.per_hour - ERRORS * found.error > limit:
-        return "leaks"
+        return "slows down" if _slows(samples) else "leaks"
     if found.per_hour + ERRORS * found.error < limit:
         return "does not leak"
     return "cannot be told yet"
+
+
+def _slows(samples: Sequence[tuple[float, float]]) -> bool:
+    """Whether the second half rises less than the first, by more than the errors of both."""
+    half = len(samples) // 2
+    first, second = slope(samples[:half]), slope(samples[half:])
+    return first is not None and second is not None and second.per_hour + ERRORS * math.hypot(first.error, second.error) < first.per_hour
 
 
 def commits(samples: Sequence[tuple[float, float]]) -> Commits | None:

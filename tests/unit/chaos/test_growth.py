@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2.chaos.growth import Commits, Slope, commits, judgement, restarts, slope, warm
+from k2.chaos.growth import Commits, commits, judgement, restarts, slope, warm
 
 NUMBERS = st.floats(-1000, 1000)
 
@@ -46,20 +46,28 @@ def test_no_line_through_too_little(samples: list[tuple[float, float]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "hours", "said"),
+    ("rise", "noise", "hours", "said"),
     [
-        (Slope(10, 1), 2, "leaks"),
-        (Slope(10, 4), 2, "cannot be told yet"),
-        (Slope(0.1, 0.2), 2, "does not leak"),
-        (Slope(-5, 1), 2, "does not leak"),
-        (Slope(0, 3), 2, "cannot be told yet"),
-        (Slope(100, 1), 0.2, "cannot be told yet"),
-        (None, 5, "cannot be told yet"),
+        (lambda h: 10 * h, 1, 2, "leaks"),
+        (lambda h: 10 * h, 90, 2, "cannot be told yet"),
+        (lambda h: 0.1 * h, 0.5, 2, "does not leak"),
+        (lambda h: -5 * h, 1, 2, "does not leak"),
+        (lambda h: 0 * h, 60, 2, "cannot be told yet"),
+        (lambda h: 100 * h, 1, 0.2, "cannot be told yet"),
+        (lambda h: 100 * (1 - math.exp(-3 * h)), 1, 1, "slows down"),
+        (lambda h: 30 * h + 0.3 * h**2, 1, 2, "leaks"),
     ],
 )
-def test_judgement(found: Slope | None, hours: float, said: str) -> None:
-    """504 MiB of room are 3 MiB an hour for a week."""
-    assert judgement(found, hours, 504) == said
+def test_judgement(rise: Callable[[float], float], noise: float, hours: float, said: str) -> None:
+    """504 MiB of room are 3 MiB an hour for a week; what rises ever more slowly may be filling what it may have."""
+    chance = random.Random(3)
+    samples = [(n / 240 * hours, 500 + rise(n / 240 * hours) + chance.gauss(0, noise)) for n in range(240)]
+    assert judgement(samples, hours, 504) == said
+
+
+def test_no_judgement_by_too_little() -> None:
+    """Two samples are no line."""
+    assert judgement([(0, 1), (5, 2)], 5, 504) == "cannot be told yet"
 
 
 def test_warm_up_is_left_out() -> None:

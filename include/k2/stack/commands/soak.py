@@ -50,5 +50,5 @@ def run(args: argparse.Namespace) -> int:
         except OSError as error:
             raise K2Error(f"--json {args.json}: {error.strerror}: name a file in a folder that exists and may be written") from None
     samples = outcome.samples
-    judged = [growth.judgement(growth.slope(growth.warm(of)), samples.hours, samples.room_mb[name]) for name, of in samples.memory_mb.items()]
+    judged = [growth.judgement(growth.warm(of), samples.hours, samples.room_mb[name]) for name, of in samples.memory_mb.items()]
     return 1 if outcome.restarts or "leaks" in judged else 0
