@@ -294,7 +294,8 @@ def _remains(patient: Patient) -> Iterator[Finding]:
         yield Finding(Health.GROWING, evidence, "nobody but checkpoints_prune ever removes them", "none: checkpoints_prune takes those that are old enough")
     if facts.strays.count:
         evidence = f"{facts.strays.count:,} files that Spark did not write: {', '.join(facts.strays.named)}"
-        yield Finding(Health.BREAKING, evidence, "some state stores do not start with a file that they do not know", "move them out of the checkpoint")
+        upkeep = "one in a folder of state can keep Spark from cleaning it up for good, without an error, or a later start from loading it"
+        yield Finding(Health.BREAKING, evidence, upkeep, "move them out of the checkpoint")
 
 
 def _place(patient: Patient) -> Iterator[Finding]:
