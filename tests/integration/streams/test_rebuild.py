@@ -117,6 +117,7 @@ def drained(lab: Lab, driver: RunningDriver) -> None:
     assert lab.wait_exit(driver, 60) == ExitCode.STOPPED, driver.log.read_text()[-3000:]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_bronze(lab: Lab, schema_id: int) -> None:
     """Its checkpoint is removed while data flows, after a kill at a random moment and after one with a commit on its way; a partition gets its first
