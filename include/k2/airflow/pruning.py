@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from k2.registry.runtime import Runtime
 from k2.state import incidents, sizes
 from k2.state.database import connect
 from k2.state.locks import Locked, lock_checkpoint
+
+log = logging.getLogger(__name__)
 
 PLANS_KEPT = timedelta(days=30)
 KEY = "checkpoint:"
@@ -103,12 +106,19 @@ def purge(runtime: Runtime, now: datetime, *, dry_run: bool) -> list[str]:
     place = quarantine.quarantine_of(runtime.checkpoints)
     ttl = timedelta(days=runtime.platform.checkpoints.quarantine_days)
     due = [e for e in quarantine.entries(place) if e.purging or (e.manifest is not None and e.manifest.at + ttl <= now)]
-    if not dry_run:
-        quarantine.recover(place)
-        for entry in due:
+    if dry_run:
+        return [entry.folder.name for entry in due]
+    quarantine.recover(place)
+    gone = []
+    for entry in due:
+        try:
             quarantine.purge(entry, now, ttl)
-        _forget_plans(runtime.home / "plans" / "checkpoints", now)
-    return [entry.folder.name for entry in due]
+        except quarantine.Refused as error:
+            log.warning("%s stays: %s", entry.folder.name, error)
+        else:
+            gone.append(entry.folder.name)
+    _forget_plans(runtime.home / "plans" / "checkpoints", now)
+    return gone
 
 
 def _forget_plans(place: Path, now: datetime) -> None:

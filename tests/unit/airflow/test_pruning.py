@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
 
-from k2.airflow.pruning import change, unusual, would_take
+from k2.airflow.pruning import change, purge, unusual, would_take
 from k2.airflow.pruning_tasks import acts
+from k2.checkpoints import quarantine
 from k2.checkpoints.doctor import Finding, Health
 from k2.checkpoints.examine import Examination
+from k2.checkpoints.manifest import Kind, Why
+
+NOW = datetime(2026, 11, 30, 2, 30, tzinfo=UTC)
 
 
 def planned(**plan: Any) -> dict[str, Any]:
@@ -69,3 +77,35 @@ def test_a_dry_run_says_what_would_go(plan: dict[str, Any], files: int, why: str
 def test_only_the_night_acts_by_itself(run_type: DagRunType, dry_run: bool, does: bool) -> None:
     """A run by hand is a dry run unless its form says otherwise. The run type is as a running task gets it."""
     assert acts({"dag_run": SimpleNamespace(run_type=run_type), "params": {"dry_run": dry_run}}) is does
+
+
+def test_only_what_has_lain_for_its_time_is_deleted(tmp_path: Path) -> None:
+    """A dry run says so and deletes nothing; what somebody works on stays; a young entry stays whatever happens."""
+    checkpoints = tmp_path / "checkpoints"
+    runtime: Any = SimpleNamespace(checkpoints=checkpoints, home=tmp_path, platform=SimpleNamespace(checkpoints=SimpleNamespace(quarantine_days=30)))
+    names = {}
+    for name, days in (("old", 31), ("held", 31), ("young", 29)):
+        (checkpoints / name / "sources").mkdir(parents=True)
+        why = Why(kind=Kind.ADOPTED, who="watchdog", why="adopted", at=NOW - timedelta(days=days))
+        names[name] = quarantine.put(checkpoints / name, checkpoints, why).folder
+    assert purge(runtime, NOW, dry_run=True) == sorted([names["held"].name, names["old"].name])
+    descriptor = os.open(names["held"], os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert purge(runtime, NOW, dry_run=False) == [names["old"].name]
+    finally:
+        os.close(descriptor)
+    assert [folder.exists() for folder in names.values()] == [False, True, True]
+
+
+def test_old_plans_are_forgotten(tmp_path: Path) -> None:
+    """They are of no use once the quarantine has let go of what they took."""
+    runtime: Any = SimpleNamespace(
+        checkpoints=tmp_path / "checkpoints", home=tmp_path, platform=SimpleNamespace(checkpoints=SimpleNamespace(quarantine_days=30))
+    )
+    for name, days in (("old", 31), ("young", 29)):
+        folder = tmp_path / "plans" / "checkpoints" / name
+        folder.mkdir(parents=True)
+        os.utime(folder, ((NOW - timedelta(days=days)).timestamp(),) * 2)
+    purge(runtime, NOW, dry_run=False)
+    assert [folder.name for folder in (tmp_path / "plans" / "checkpoints").iterdir()] == ["young"]
