@@ -19,6 +19,12 @@ wanted. It touches no driver itself.
   batch: it goes on from that; batches that are committed again are in the tables **twice**, records that the checkpoint has
   already passed are **never read**. Kafka no longer holds records: they are **skipped for ever**. The topic was made anew, or
   the snapshot is gone: the checkpoint is moved aside and the stream begins anew; rows can be in the tables **twice, or missing**.
+* **rebuild** makes the checkpoint of one stream again from its tables, and starts it: when it is gone or damaged, when the stream is
+  held as REWIND or INCOMPATIBLE, or when somebody has stopped it. Bronze goes on as a new query behind the last offset that its
+  table holds of each partition; Silver as the same query, with its newest batch planned once more. The question says where that is,
+  what proves it, and what Kafka has deleted meanwhile: that alone is lost. What cannot be proven is refused with the reason. The
+  watchdog makes the plan anew in the start itself; if that loses more than was said, nothing is touched and the stream is held
+  again. What lies in the place of the checkpoint goes whole into the quarantine.
 * **skip-poison** starts a stream that is held with the verdict POISONED: exactly the records that the verdict names go to
   `silver_dlq_trades` as `poison_skipped`, all others are processed as ever. It refuses a stream that is not held so, and every
   Bronze stream. Silver does **not have** those records.
@@ -26,7 +32,7 @@ wanted. It touches no driver itself.
 A driver that cannot finish its batch is killed at the deadline, and the log of `reach` and the audit log say so; the next
 driver replays that batch, so nothing is lost by it either.
 
-**Approvals.** To stop a layer or all streams, to adopt and to skip, somebody must approve under *Required Actions* of the run. The
+**Approvals.** To stop a layer or all streams, to adopt, to rebuild and to skip, somebody must approve under *Required Actions* of the run. The
 question says which streams, how far they are behind and what can go wrong. A no, or no answer in time, changes nothing: the
 run ends with its later tasks skipped, and the audit log names who said it.
 

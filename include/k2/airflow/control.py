@@ -5,14 +5,18 @@ Only the watchdog acts on streams. This module writes down wishes and reads how 
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from k2.checkpoints import survey
+from k2.checkpoints.doctor import Health
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
+from k2.launchers import rebuilding
 from k2.launchers.client import AgentClient, AgentRefused, AgentUnavailable
 from k2.launchers.retention import NotKnown, Preflight
 from k2.registry.made_of import fingerprint
@@ -58,21 +62,36 @@ class Checked:
     risky: bool
     body: str = ""
     loss: dict[str, Any] | None = None
-    """What adopting would lose as things are, as of k2.checkpoints.retention.Loss; None for nothing."""
+    """Of an adoption what it would lose as things are, as of k2.checkpoints.retention.Loss, None for nothing; of a rebuild what it would do."""
 
 
 def check(runtime: Runtime, request: Request) -> Checked:
     """Raises RequestRefused with every objection, or database.StateUnavailable. Records nothing."""
     with connect(runtime, "reader") as connection:
         standings = _unobjectionable(runtime, connection, request)
-        loss = _loss(runtime, connection, request)
+        told = _told(runtime, connection, request)
         certified = {name: f"{row['color']}, {row['at']:%Y-%m-%d %H:%M} UTC" for name, row in certificates.latest(connection).items()}
     streams = wishes.targets(request.wish, request.choice, standings)
     if not wishes.needs_approval(request.wish, request.choice):
         return Checked(streams, risky=False)
     about = [s for s in standings if s.stream in streams]
-    body = wishes.asking(request.who, request.wish, request.choice, request.reason, about, certified, runtime.platform, loss.sentence if loss else "")
-    return Checked(streams, risky=True, body=body, loss=loss.as_dict() if loss else None)
+    body = wishes.asking(request.who, request.wish, request.choice, request.reason, about, certified, runtime.platform, told["sentence"] if told else "")
+    return Checked(streams, risky=True, body=body, loss=told)
+
+
+def _told(runtime: Runtime, connection: Connection, request: Request) -> dict[str, Any] | None:
+    if request.wish is Wish.REBUILD:
+        return rebuilding.told(_rebuilt(runtime, connection, request, str(uuid.uuid4())))
+    loss = _loss(runtime, connection, request)
+    return loss.as_dict() if loss else None
+
+
+def _rebuilt(runtime: Runtime, connection: Connection, request: Request, query: str) -> rebuilding.Made:
+    """The plan as things are, which the start makes anew. Raises RequestRefused when there is none."""
+    try:
+        return rebuilding.plan(runtime, connection, request.choice, query, state.wanted(connection, request.choice).known_query_id)
+    except (NotKnown, rebuilding.Impossible) as error:
+        raise RequestRefused(f"Nothing was recorded. {request.choice}: {error}") from None
 
 
 def _loss(runtime: Runtime, connection: Connection, request: Request) -> Loss | None:
@@ -92,11 +111,20 @@ def _unobjectionable(runtime: Runtime, connection: Connection, request: Request)
     except ValueError as error:
         raise RequestRefused(str(error)) from None
     standings = audit.standings(connection, chosen)
-    if found := wishes.objections(request.wish, request.choice, standings, datetime.now(UTC)):
+    broken = _broken(runtime, request.choice) if request.wish is Wish.REBUILD and not wishes.names_several(request.choice) else None
+    if found := wishes.objections(request.wish, request.choice, standings, datetime.now(UTC), broken):
         raise RequestRefused("Nothing was recorded. " + " ".join(found))
     if request.wish is Wish.SKIP_POISON:
         _to_skip(runtime, request.choice, state.wanted(connection, request.choice))
     return standings
+
+
+def _broken(runtime: Runtime, stream: str) -> str | None:
+    """How a stream's checkpoint is gone or damaged; None when it is neither, as far as can be known."""
+    (found,) = survey.examine_all(runtime, datetime.now(UTC), [runtime.platform.streams[stream].checkpoint])
+    if not found.exists:
+        return "it is not there"
+    return found.findings[0].evidence if found.health is Health.DAMAGED else None
 
 
 def _to_skip(runtime: Runtime, stream: str, wanted: Wanted) -> Failure:
@@ -157,7 +185,7 @@ def record(
 ) -> dict[str, int]:
     """Write down the wish for each stream, all or none. Returns the generation to wait for, per stream.
 
-    `proven` is the fingerprint of what a shadow has tried, `shown` the loss that whoever approved an adoption was told.
+    `proven` is the fingerprint of what a shadow has tried, `shown` what whoever approved an adoption or a rebuild was told.
     Raises RequestRefused when the request makes no sense any more, or needs an approval or a proof that it does not have.
     """
     wish = request.wish
@@ -168,9 +196,9 @@ def record(
     wants = {}
     with connect(runtime, "control") as connection:
         standings = _unobjectionable(runtime, connection, request)
-        loss = _loss(runtime, connection, request)
-        if loss is not None and (shown is None or not Loss.of(shown).covers(loss)):
-            raise RequestRefused(f"Nothing was recorded. It would lose more by now than whoever approved it was told: {loss.sentence}: ask again")
+        if more := _loses_more(runtime, connection, request, shown):
+            raise RequestRefused(f"Nothing was recorded. It would lose more by now than whoever approved it was told: {more}: ask again")
+        rebuild = shown if wish is Wish.REBUILD else None
         common = {"who": request.who, "action": str(wish), "reason": request.reason, "request": request.run_id, "approved_by": approved_by}
         for stream in wishes.targets(wish, request.choice, standings):
             now = state.wanted(connection, stream)
@@ -181,8 +209,19 @@ def record(
             else:
                 if wish is Wish.SKIP_POISON:
                     skips.add(connection, stream, _to_skip(runtime, stream, now), who=request.who, reason=request.reason)
-                wants[stream] = state.want(connection, stream, wish.desired, adopt=wish is Wish.ADOPT, accepted_loss=shown, **common)
+                wants[stream] = state.want(connection, stream, wish.desired, adopt=wish is Wish.ADOPT, accepted_loss=shown, rebuild=rebuild, **common)
     return wants
+
+
+def _loses_more(runtime: Runtime, connection: Connection, request: Request, shown: dict[str, Any] | None) -> str | None:
+    """What a request would lose by now beyond what was told, in a sentence; None for nothing."""
+    if request.wish is Wish.REBUILD:
+        if shown is None:
+            raise RequestRefused("Nothing was recorded. What it would do was told to nobody: ask again")
+        made = _rebuilt(runtime, connection, request, shown["query"])
+        return made.sentence().rstrip(".") if rebuilding.loses_more(shown, made) else None
+    loss = _loss(runtime, connection, request)
+    return loss.sentence if loss is not None and (shown is None or not Loss.of(shown).covers(loss)) else None
 
 
 def conclude(runtime: Runtime, request: Request, outcomes: dict[str, tuple[str, str]], *, decided_by: str | None = None) -> None:

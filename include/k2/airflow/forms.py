@@ -33,6 +33,7 @@ ACTIONS = {
     "restart": "restart: stop, then start, on the same checkpoint",
     "upgrade": "upgrade: try the code and configuration of now on a copy of its checkpoint, then restart",
     "adopt": "adopt: start one that is held as REWIND, although its place is not the one that it had (needs an approval)",
+    "rebuild": "rebuild: make a checkpoint that is gone, damaged or held as REWIND or INCOMPATIBLE again from its tables, and start it (needs an approval)",
     "skip-poison": "skip-poison: send the records that a POISONED stream fails at to the dead-letter table, and start it (needs an approval)",
 }
 
@@ -41,8 +42,8 @@ def action_choice() -> Param:
     return Param(
         "restart",
         title="Action",
-        description="start, stop, restart and upgrade lose and double nothing. Stopping a layer or all streams, adopt and skip-poison wait for an approval. "
-        "adopt: by the reason why the stream is held, rows can be in its tables twice, or missing.",
+        description="start, stop, restart and upgrade lose and double nothing. Stopping a layer or all streams, adopt, rebuild and skip-poison wait for "
+        "an approval. adopt: by the reason why the stream is held, rows can be in its tables twice, or missing.",
         type="string",
         enum=list(ACTIONS),
         values_display=ACTIONS,

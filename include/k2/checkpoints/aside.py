@@ -22,6 +22,17 @@ def move_aside(checkpoint: Path, fence: int) -> Path | None:
     return put(checkpoint, checkpoint.parent, _why(fence, "and goes on from another checkpoint")).checkpoint
 
 
+def put_replaced(checkpoint: Path, fence: int) -> Path | None:
+    """Put whatever lies where a checkpoint is made again into the quarantine. Returns where it is now, None when there was nothing.
+
+    Only when no driver of the stream runs. Nothing in it is changed. Raises quarantine.Refused.
+    """
+    if not os.path.lexists(checkpoint):
+        return None
+    why = Why(kind=Kind.REPLACED, who="watchdog", why="one that was made again from its tables takes its place", at=datetime.now(UTC), about={"fence": fence})
+    return put(checkpoint, checkpoint.parent, why).checkpoint
+
+
 def take_new_identity(checkpoint: Path, fence: int) -> Path:
     """Make a checkpoint that of another query, which goes on from the same place. Returns where a copy of it as it was is now.
 

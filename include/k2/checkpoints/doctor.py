@@ -24,7 +24,7 @@ NEAR = 0.7
 MIB = 1024 * 1024
 LARGE_LOG_BYTES = 100 * MIB
 
-RESTORE = "do not start it: put back a backup of it, or rebuild it"
+RESTORE = "do not start it: use streams_control with rebuild, or put back a backup of it"
 
 
 class Health(StrEnum):
@@ -303,7 +303,10 @@ def _place(patient: Patient) -> Iterator[Finding]:
     around, facts = patient.around, patient.facts
     if around.rewound:
         yield Finding(
-            Health.DAMAGED, around.rewound, "its stream is held as REWIND and not started", "put its own checkpoint back, or use streams_control with adopt"
+            Health.DAMAGED,
+            around.rewound,
+            "its stream is held as REWIND and not started",
+            "put its own checkpoint back, or use streams_control with rebuild or adopt",
         )
     if around.loss is not None:
         yield Finding(Health.DAMAGED, around.loss.sentence, "its stream is held as REWIND at its next start", "see the runbook: a stream is held as REWIND")

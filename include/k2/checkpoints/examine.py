@@ -13,7 +13,7 @@ from typing import Any
 
 from k2.checkpoints import contents
 from k2.checkpoints.doctor import Finding, Health, Patient, Surroundings, Texts, diagnose, health
-from k2.checkpoints.names import METADATA, SINK_LOG
+from k2.checkpoints.names import METADATA, SINK_LOG, is_being_written
 from k2.checkpoints.scan import Facts, Found, scan
 
 LOOK_AGAIN_SECONDS = 0.5
@@ -152,7 +152,11 @@ def _texts(path: Path, facts: Facts) -> Texts:
 
 
 def folders(root: Path, claims: Mapping[str, str]) -> list[str]:
-    """Every claimed folder (`claims`: folder name -> stream), there or not, then every unclaimed one below `root`. Raises OSError."""
+    """Every claimed folder (`claims`: folder name -> stream), there or not, then every unclaimed one below `root`. Raises OSError.
+
+    One that is being written is none yet.
+    """
     with contextlib.suppress(FileNotFoundError), os.scandir(root) as entries:
-        return [*claims, *sorted(entry.name for entry in entries if entry.name not in claims and (entry.is_dir() or entry.is_symlink()))]
+        others = (entry.name for entry in entries if entry.name not in claims and (entry.is_dir() or entry.is_symlink()))
+        return [*claims, *sorted(name for name in others if not is_being_written(name))]
     return list(claims)  # nothing was ever started here

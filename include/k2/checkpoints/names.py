@@ -19,6 +19,18 @@ WHOLE = frozenset({"snapshot", "zip"})
 """State files from which a version can be loaded without an earlier one."""
 
 
+REBUILT = ".rebuilt"
+
+
+def being_written(name: str) -> str:
+    """The folder, beside a checkpoint, in which that is written before it is renamed into its place."""
+    return f".{name}{REBUILT}"
+
+
+def is_being_written(name: str) -> bool:
+    return name.startswith(".") and name.endswith(REBUILT)
+
+
 def number(name: str) -> int | None:
     """The batch of a log's file; None for any other name."""
     return int(name) if name.isdecimal() and name.isascii() else None

@@ -19,6 +19,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from k2.checkpoints.names import being_written
 from k2.probes.rebuilding import Bronze, File, Source, Spans
 from k2.registry.history import NO_SNAPSHOT, Chain, Commit, Span
 
@@ -367,7 +368,7 @@ def write(plan: BronzePlan | SilverPlan, target: Path) -> None:
     """
     if os.path.lexists(target):
         raise FileExistsError(f"{target} is there: move it away before another checkpoint is written in its place")
-    part = target.with_name(f".{target.name}.rebuilt")
+    part = target.with_name(being_written(target.name))
     shutil.rmtree(part, ignore_errors=True)  # of a writing that was interrupted
     for name, content in files_of(plan).items():
         file = part / name

@@ -25,6 +25,16 @@ class NotKnown(RuntimeError):
     """Whether a start would lose or double anything cannot be known now: no start, and the next look asks again."""
 
 
+def table_location(runtime: Runtime, connection: Connection, table: str) -> str | None:
+    """Where the current metadata file of a table is; None of a table that does not exist."""
+    catalog = runtime.platform.catalog
+    row = connection.execute(
+        "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = %s AND table_namespace = %s AND table_name = %s",
+        (catalog.name, catalog.namespace, table),
+    ).fetchone()
+    return row["metadata_location"] if row else None
+
+
 class Preflight:
     """Begins to ask Kafka when it is made, if the stream reads a topic. Each is for one start."""
 
@@ -67,7 +77,7 @@ class Preflight:
         Spark would give the numbers of such batches to new records, and the table would take those for what it has already.
         """
         table = self._spec.writes[0]
-        location = self._location(connection, table)
+        location = table_location(self._runtime, connection, table)
         if location is None or checkpoint.query_id is None:
             return None
         try:
@@ -76,14 +86,6 @@ class Preflight:
             raise NotKnown(f"the metadata of {table} cannot be read: {type(error).__name__}: {error}") from error
         newest = max((c.batch for c in commits if c.query == checkpoint.query_id and c.batch is not None), default=-1)
         return newest if newest > (-1 if checkpoint.last_offset_batch is None else checkpoint.last_offset_batch) else None
-
-    def _location(self, connection: Connection, table: str) -> str | None:
-        catalog = self._runtime.platform.catalog
-        row = connection.execute(
-            "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = %s AND table_namespace = %s AND table_name = %s",
-            (catalog.name, catalog.namespace, table),
-        ).fetchone()
-        return row["metadata_location"] if row else None
 
     def _of_topic(self, checkpoint: Checkpoint) -> Loss | None:
         assert checkpoint.committed is not None
@@ -95,7 +97,7 @@ class Preflight:
 
     def _of_table(self, connection: Connection, checkpoint: Checkpoint) -> Loss | None:
         assert checkpoint.committed is not None and self._spec.reads is not None
-        location = self._location(connection, self._spec.reads)
+        location = table_location(self._runtime, connection, self._spec.reads)
         if location is None:
             raise NotKnown(f"table {self._spec.reads} is not in the catalog")
         return snapshot_loss(self._spec.reads, checkpoint.committed, read_chain(location), checkpoint.last_commit_at)

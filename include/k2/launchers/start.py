@@ -19,6 +19,7 @@ from k2.checkpoints.guard import rewound
 from k2.checkpoints.quarantine import Refused
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
+from k2.launchers import rebuilding
 from k2.launchers.client import AgentClient, AgentUnavailable
 from k2.launchers.retention import NotKnown, Preflight
 from k2.registry.observed import DriverState, Wanted
@@ -46,6 +47,10 @@ class _LossAhead(Exception):
 
 class _Overtaken(Exception):
     """The stream's table has batches of the same query that the checkpoint, which a person has adopted, has not planned yet."""
+
+
+class _ToRebuild(Exception):
+    """A person wants the checkpoint made again, which is done when the older drivers have ended: one that lives writes into the old one."""
 
 
 class NotWanted(RuntimeError):
@@ -98,7 +103,7 @@ def start(
     """
     preflight = Preflight(runtime, stream)
 
-    def intend(*, moved_aside: bool = False) -> _Intent:
+    def intend(*, moved_aside: bool = False, older_ended: bool = False) -> _Intent:
         with database.connect(runtime, "control") as connection:
             lock_checkpoint(connection, runtime.checkpoint(stream).name)
             connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
@@ -109,7 +114,9 @@ def start(
                 raise streams.LostRace(f"the fence of {stream} is {wanted.fence}, no longer {fence}: another watchdog has started it")
             if has_open_intent(wanted):
                 return _Intent(fence, True, wanted.launch_detected_at is not None, streams.accepted_loss(connection, stream, fence))
-            loss, begins_after = (None, None) if moved_aside else _guard(runtime, connection, stream, wanted, preflight)
+            if wanted.rebuilding and not older_ended:
+                raise _ToRebuild
+            loss, begins_after = (None, None) if moved_aside or wanted.rebuilding else _guard(runtime, connection, stream, wanted, preflight)
             # An end that nobody saw is known by now only as this start's reason to be.
             streams.ended(connection, stream, fence, at=datetime.now(UTC), exit_code=None, reason=old_end)
             raised = streams.raise_fence(
@@ -122,6 +129,8 @@ def start(
                 decided_at=decided_at,
                 begins_after=begins_after,
             )
+            if wanted.rebuilding:
+                _rebuild(runtime, connection, stream, raised, wanted.known_query_id)
             if moved_aside:
                 streams.expect_new_checkpoint(connection, stream)
             if _is_adopted(wanted):
@@ -131,10 +140,10 @@ def start(
     try:
         try:
             intent = intend()
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, _ToRebuild):
             # A driver that was stopped in the middle of its commit holds the stream's row: end it, then take the row.
             end_older(agent, stream, fence + 1)
-            intent = intend()
+            intent = intend(older_ended=True)
     except _LossAhead as ahead:
         if not ahead.adopted:
             with database.connect(runtime, "control") as connection:
@@ -165,6 +174,24 @@ def start(
     with database.connect(runtime, "control") as connection:
         streams.launched(connection, stream, intent.fence, driver.how)
     return Started(intent.fence, driver.how, intent.adopted)
+
+
+def _rebuild(runtime: Runtime, connection: database.Connection, stream: str, fence: int, known_query: str | None) -> None:
+    """Make the checkpoint again in the transaction that has raised the fence: whatever is interrupted before that commits is done again.
+
+    Raises _LossAhead when it cannot be made, or would lose more than whoever approved it was told, and NotKnown.
+    """
+    told = streams.rebuild_told(connection, stream)
+    assert told is not None, "recorded with the generation"
+    try:
+        made = rebuilding.plan(runtime, connection, stream, told["query"], known_query)
+    except rebuilding.Impossible as error:
+        raise _LossAhead(Loss(str(error)), adopted=False) from None
+    if rebuilding.loses_more(told, made):
+        raise _LossAhead(Loss(f"to make its checkpoint again would lose more by now than whoever approved it was told: {made.sentence()}"), adopted=False)
+    rebuilding.replace(made, runtime.checkpoint(stream), fence)
+    streams.expect_new_checkpoint(connection, stream)
+    streams.record_rebuild(connection, stream, fence, rebuilding.lost(made), rebuilding.begins_after(made))
 
 
 def _out_of_the_way(move: Callable[[Path, int], object], checkpoint: Path, fence: int) -> None:

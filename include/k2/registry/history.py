@@ -79,6 +79,8 @@ class Launch:
     adopted: bool = False
     lost: Mapping[str, Span] = field(default_factory=dict)
     """Offsets per partition that Kafka no longer had, accepted by that person."""
+    rebuilt: bool = False
+    """Its checkpoint was made again from the tables: its query goes on where they end."""
 
 
 @dataclass(frozen=True)

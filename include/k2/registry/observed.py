@@ -217,6 +217,8 @@ class Wanted:
     """Why it is not started though it is wanted, until a person adopts it."""
     adopted_generation: int | None = None
     """The last generation that a person adopted the stream with, as it stood then."""
+    rebuild_generation: int | None = None
+    """The last generation that asks for a checkpoint made again from the stream's tables."""
     launch_detected_at: datetime | None = None
     """When the trouble was detected that the last launch answers; None of one that was asked for."""
     lately: tuple[Death, ...] = ()
@@ -225,6 +227,11 @@ class Wanted:
     """The last batch that its checkpoint had committed when the last launch was recorded."""
     answered: Mapping[str, datetime] = field(default_factory=dict)
     """Per dependency that had been away, when it last answered again."""
+
+    @property
+    def rebuilding(self) -> bool:
+        """Whether the next start has to make the checkpoint again: nothing was launched for the generation that asks for it."""
+        return self.rebuild_generation == self.generation and self.launch_generation != self.generation
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ class Wish(StrEnum):
     RESTART = "restart"
     ADOPT = "adopt"
     """Start it from its checkpoint as that is now, though it is not what was seen before."""
+    REBUILD = "rebuild"
+    """Start it from a checkpoint that is made again from its tables."""
     SKIP_POISON = "skip-poison"
     """Send the records that a POISONED stream fails at to the dead-letter table, and start it."""
     UPGRADE = "upgrade"

@@ -60,8 +60,8 @@ def ledger(connection: Connection, stream: str) -> tuple[int, str | None, dict[i
     row = connection.execute("SELECT fence, known_query_id FROM k2.streams WHERE stream = %s", (stream,)).fetchone()
     if row is None:
         raise LookupError(f"stream {stream!r} is not registered in the database: run ./k2 up again")
-    launches = connection.execute("SELECT fence, adopted, accepted_loss FROM k2.launches WHERE stream = %s", (stream,)).fetchall()
-    known = {l["fence"]: Launch(l["adopted"], {p: (a, b) for p, (a, b) in (l["accepted_loss"] or {}).items()}) for l in launches}  # noqa: E741
+    launches = connection.execute("SELECT fence, adopted, accepted_loss, rebuilt FROM k2.launches WHERE stream = %s", (stream,)).fetchall()
+    known = {l["fence"]: Launch(l["adopted"], {p: (a, b) for p, (a, b) in (l["accepted_loss"] or {}).items()}, l["rebuilt"]) for l in launches}  # noqa: E741
     return int(row["fence"]), row["known_query_id"], known
 
 

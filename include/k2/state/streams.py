@@ -27,7 +27,7 @@ _WANTED = """
            (SELECT max(ended_at) FROM k2.launches d WHERE d.stream = s.stream AND d.end_reason IN ('died', 'hung')) AS last_death_at,
            (SELECT jsonb_object_agg(name, at) FROM (SELECT substring(key FROM 12) AS name, max(resolved_at) AS at FROM k2.incidents
                 WHERE key LIKE 'dependency:%%' AND resolved_at IS NOT NULL GROUP BY key) a) AS answered,
-           v.verdict, v.since AS verdict_since, s.known_query_id, s.known_batch, s.held_for, s.adopted_generation,
+           v.verdict, v.since AS verdict_since, s.known_query_id, s.known_batch, s.held_for, s.adopted_generation, s.rebuild_generation,
            (SELECT jsonb_agg(to_jsonb(d) ORDER BY d.fence DESC) FROM (
                 SELECT fence, generation, ended_at, exit_code, failure_class, fingerprint, failed_batch, failed_records, failed_narrowed, failed_dependency,
                        greatest(0, coalesce((SELECT n.first_commit_batch FROM k2.launches n
@@ -95,17 +95,24 @@ def want(
     reason: str,
     adopt: bool = False,
     accepted_loss: Mapping[str, Any] | None = None,
+    rebuild: Mapping[str, Any] | None = None,
     request: str | None = None,
     approved_by: str | None = None,
 ) -> int:
     """Record what a person wants of a stream, with the audit entry. Returns the new generation.
 
-    With `adopt`, its checkpoint is right as it is now, and what its source lost may be lost: no more than `accepted_loss`.
+    With `adopt`, its checkpoint is right as it is now, and what its source lost may be lost: no more than `accepted_loss`. With `rebuild`, its
+    checkpoint is made again: that is what whoever approved it was told.
     """
     connection.execute("SELECT 1 FROM k2.streams WHERE stream = %s FOR UPDATE", (stream,))
     before = audit.standing(connection, stream)
     if adopt:
         forget_checkpoint(connection, stream, accepted_loss)
+    if rebuild is not None:
+        # What is known of the old checkpoint stays until the start has replaced it.
+        connection.execute(
+            "UPDATE k2.streams SET held_for = NULL, rebuild_generation = generation + 1, rebuild_told = %s WHERE stream = %s", (Jsonb(rebuild), stream)
+        )
     connection.execute("UPDATE k2.streams SET desired = %s, generation = generation + 1 WHERE stream = %s", (desired, stream))
     after = audit.standing(connection, stream)
     audit.record(
@@ -254,6 +261,20 @@ def record_adoption(connection: Connection, stream: str, fence: int, lost: Mappi
     )
 
 
+def record_rebuild(connection: Connection, stream: str, fence: int, lost: Mapping[str, Sequence[int]], begins_after: int | None) -> None:
+    """The launch with this fence goes on from a checkpoint that was made again and has committed `begins_after`; `lost` is gone for ever."""
+    connection.execute(
+        "UPDATE k2.launches SET adopted = true, rebuilt = true, accepted_loss = %s, begins_after = %s WHERE stream = %s AND fence = %s",
+        (Jsonb(lost) if lost else None, begins_after, stream, fence),
+    )
+
+
+def rebuild_told(connection: Connection, stream: str) -> dict[str, Any] | None:
+    """What the last person who had the stream's checkpoint made again was told."""
+    row = connection.execute("SELECT rebuild_told FROM k2.streams WHERE stream = %s", (stream,)).fetchone()
+    return row["rebuild_told"] if row else None
+
+
 def adopted_loss(connection: Connection, stream: str) -> dict[str, Any] | None:
     """What the last person who adopted the stream was told that it would lose; None for nothing."""
     row = connection.execute("SELECT adopted_loss FROM k2.streams WHERE stream = %s", (stream,)).fetchone()
@@ -261,8 +282,19 @@ def adopted_loss(connection: Connection, stream: str) -> dict[str, Any] | None:
 
 
 def accepted_loss(connection: Connection, stream: str, fence: int) -> dict[str, list[int]] | None:
-    row = connection.execute("SELECT accepted_loss FROM k2.launches WHERE stream = %s AND fence = %s", (stream, fence)).fetchone()
+    """What the driver of a launch may pass by; None of one whose checkpoint begins behind it."""
+    row = connection.execute("SELECT accepted_loss FROM k2.launches WHERE stream = %s AND fence = %s AND NOT rebuilt", (stream, fence)).fetchone()
     return row["accepted_loss"] if row else None
+
+
+def accepted_losses(connection: Connection, stream: str) -> dict[str, list[tuple[int, int]]]:
+    """Everything that people have ever accepted as lost for a stream, per partition."""
+    rows = connection.execute("SELECT accepted_loss FROM k2.launches WHERE stream = %s AND accepted_loss IS NOT NULL", (stream,)).fetchall()
+    found: dict[str, list[tuple[int, int]]] = {}
+    for row in rows:
+        for partition, (first, end) in row["accepted_loss"].items():
+            found.setdefault(partition, []).append((first, end))
+    return found
 
 
 def forgive(connection: Connection, stream: str, fence: int) -> None:

@@ -37,12 +37,13 @@ def judge(spec: Stream, observation: Observation, restart: Restart, now: datetim
         return _unwanted(conclude, driver, observation.others)
     # A checkpoint that was read before what is known of it may lag behind that.
     checkpoint = usable(observation.checkpoint, now) if observation.checkpoint.at >= observation.wanted.at else None
-    how = wanted.held_for or (rewound(wanted, checkpoint) if checkpoint is not None else None)
-    if how is None and checkpoint is None and wanted.verdict == Verdict.REWIND and wanted.known_batch is not None:
+    how = wanted.held_for or (rewound(wanted, checkpoint) if checkpoint is not None and not wanted.rebuilding else None)
+    if how is None and checkpoint is None and not wanted.rebuilding and wanted.verdict == Verdict.REWIND and wanted.known_batch is not None:
         how = "the last look at its checkpoint found that it is not the one that it was"
     if how:
         action = Action.STOP if driver.state is DriverState.RUNNING else Action.NONE
-        return conclude(Verdict.REWIND, action, f"{how}: it is held until somebody has decided that this is right (streams_control, adopt)", detected_at=now)
+        because = f"{how}: it is held until somebody has decided what is right (streams_control: rebuild or adopt)"
+        return conclude(Verdict.REWIND, action, because, detected_at=now)
     if wanted.launch_generation is None or wanted.launch_generation < wanted.generation:
         return _requested(conclude, wanted, driver)
     if driver.fence < wanted.fence and wanted.launched_at is None and wanted.ended_at is None:

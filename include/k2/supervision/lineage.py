@@ -29,8 +29,10 @@ class Seen:
         """In the table and not in the commit log yet: the batch that a driver is about to end, or that its successor will skip."""
         return self.until is not None and commit.query == self.query and commit.batch is not None and commit.batch > self.until
 
-    def launch(self, commit: Commit) -> Launch:
-        return self.history.launches.get(commit.fence, Launch()) if commit.fence is not None else Launch()
+    def adoption(self, before: Commit, commit: Commit) -> Launch | None:
+        """The last launch between two batches, up to the driver of the later one, with which a person let another query go on."""
+        between = [f for f, launch in self.history.launches.items() if launch.adopted and (before.fence or 0) < f <= (commit.fence or 0)]
+        return self.history.launches[max(between)] if between else None
 
     def nothing(self) -> Check | None:
         if self.history.table is None:
@@ -68,7 +70,7 @@ def _same_query(seen: Seen) -> Check:
     """The checkpoint is the one that it always was, and one query wrote the table, unless a person adopted another."""
     plans, known = seen.history.plans, seen.history.known_query
     for before, after in zip(seen.own, seen.own[1:], strict=False):
-        if before.query != after.query and not seen.launch(after).adopted:
+        if before.query != after.query and seen.adoption(before, after) is None:
             return _failed(f"batch {after.batch} is of query {after.query}, the one before of {before.query}, and nobody adopted that", after.batch)
     if plans is None:
         return _unknown(f"the checkpoint cannot be read: {seen.history.unread.get('checkpoint')}")
@@ -142,18 +144,27 @@ def _jump(partition: str, batch: int | None, first: int, previous: int | None, e
 
 
 def _offsets_continue(seen: Seen) -> Check:
-    """Per partition a batch begins where the one before ended, unless that loss was accepted when its driver was started."""
+    """Per partition a batch begins where the one before ended, unless that loss was accepted when its driver was started.
+
+    So does the first batch of a query whose checkpoint was made again; of one that a person adopted otherwise, nothing can be said.
+    """
     if nothing := seen.nothing():
         return nothing
     ends: dict[str, Span] = {}
     unknown: list[int] = []
     accepted: list[str] = []
-    why, query = "", seen.own[0].query
+    rebuilt: list[str] = []
+    why, last = "", seen.own[0]
     for commit in seen.own:
         assert commit.batch is not None or commit.pieces is None
-        if commit.query != query:
-            accepted.append(f"query {query} gave way to {commit.query} at batch {commit.batch}")
-            ends, query = {}, commit.query
+        if commit.query != last.query:
+            adoption = seen.adoption(last, commit)
+            if adoption is not None and adoption.rebuilt:
+                rebuilt.append(f"query {commit.query} goes on where {last.query} ended with batch {last.batch}")
+            else:
+                accepted.append(f"query {last.query} gave way to {commit.query} at batch {commit.batch}")
+                ends = {}
+        last = commit
         if commit.pieces is None:
             planned = _planned_ends(seen, commit)
             ends = {p: (end, commit.batch or 0) for p, end in planned.items()} if planned else {}
@@ -172,7 +183,7 @@ def _offsets_continue(seen: Seen) -> Check:
                     return _failed(jump, commit.batch)
                 accepted.append(jump)
             ends[partition] = (end, commit.batch or 0)
-    said = "; accepted by a person: " + "; ".join(accepted) if accepted else ""
+    said = "".join(f"; {sentence}" for sentence in rebuilt) + ("; accepted by a person: " + "; ".join(accepted) if accepted else "")
     if unknown:
         return _unknown(f"cannot be known for {batches_text(unknown)}: {why}{said}", unknown[0])
     return _passed(f"{len(ends)} partitions without a gap{said}")

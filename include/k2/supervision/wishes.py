@@ -11,9 +11,11 @@ from k2.registry.platform import Platform
 from k2.registry.wishes import Selection, Standing, Wish
 from k2.supervision.verdicts import HEALTHY
 
+REBUILT_FROM = frozenset({Verdict.REWIND, Verdict.INCOMPATIBLE})
+"""Verdicts that say that a stream does not go on from its checkpoint."""
 HELD_AS: dict[Wish, Verdict] = {Wish.ADOPT: Verdict.REWIND, Wish.SKIP_POISON: Verdict.POISONED}
 """Wishes that only make sense for a stream that is held with this verdict."""
-RISKY = frozenset(HELD_AS)
+RISKY = frozenset({*HELD_AS, Wish.REBUILD})
 """Wishes that may lose or double records: a second person looks at them first. Each is for one stream."""
 ANOTHER_DRIVER = frozenset({Wish.RESTART, Wish.UPGRADE})
 VERDICT_LIMIT = timedelta(minutes=5)
@@ -76,8 +78,11 @@ def targets(wish: Wish, choice: str, standings: Sequence[Standing]) -> list[str]
     return [s.stream for s in standings]
 
 
-def objections(wish: Wish, choice: str, standings: Sequence[Standing], now: datetime) -> list[str]:
-    """Why a request makes no sense, one sentence each with the field, its value and the fix. Empty when it may be recorded."""
+def objections(wish: Wish, choice: str, standings: Sequence[Standing], now: datetime, broken: str | None = None) -> list[str]:
+    """Why a request makes no sense, one sentence each with the field, its value and the fix. Empty when it may be recorded.
+
+    `broken` says how the checkpoint of the one stream is gone or damaged; None when it is neither.
+    """
     if wish in RISKY and names_several(choice):
         return [
             f"stream: {str(choice)!r} with action {wish.value!r}: that is done to one stream at a time: choose one of {', '.join(s.stream for s in standings)}"
@@ -87,18 +92,24 @@ def objections(wish: Wish, choice: str, standings: Sequence[Standing], now: date
         return [f"action: {wish.value!r} of {str(choice)!r}: all of its streams are stopped: use action 'start'"]
     if names_several(choice) and wish is not Wish.UPGRADE:
         return []
-    return [f"action: {wish.value!r} of {s.stream}: {why}" for s in standings if s.stream in chosen and (why := _objection(wish, s, now))]
+    return [f"action: {wish.value!r} of {s.stream}: {why}" for s in standings if s.stream in chosen and (why := _objection(wish, s, now, broken))]
 
 
-def _objection(wish: Wish, stream: Standing, now: datetime) -> str | None:
+def _objection(wish: Wish, stream: Standing, now: datetime, broken: str | None) -> str | None:
     fresh = stream.verdict is not None and stream.seen_at is not None and now - stream.seen_at <= VERDICT_LIMIT
     if needed := HELD_AS.get(wish):
         if not fresh:
             return f"the watchdog has not judged it for {_age(stream, now)}, so nobody knows whether it is held: see that streams_watch runs, then ask again"
         if stream.verdict != needed:
             return f"it is {stream.verdict}, and only a stream that is held as {needed} needs that: use action 'restart' for a new driver"
+    if wish is Wish.REBUILD and broken is None and stream.desired != "stopped":
+        if not fresh:
+            return f"the watchdog has not judged it for {_age(stream, now)}, so nobody knows whether it is held: see that streams_watch runs, then ask again"
+        if stream.verdict not in REBUILT_FROM:
+            return f"it is {stream.verdict} and its checkpoint is whole, so nothing has to be made again: use action 'restart', or 'stop' it first"
     if wish is Wish.START and fresh and stream.verdict == Verdict.REWIND:
-        return f"it is held as {stream.verdict} ({stream.because}), which a start does not override: put its checkpoint back, or use action 'adopt'"
+        way_out = "put its checkpoint back, or use action 'rebuild' or 'adopt'"
+        return f"it is held as {stream.verdict} ({stream.because}), which a start does not override: {way_out}"
     if wish is Wish.RESTART and stream.desired == "stopped":
         return "somebody has stopped it: use action 'start'"
     if wish is Wish.UPGRADE:
@@ -130,6 +141,11 @@ def consequences(wish: Wish, platform: Platform) -> str:
         return (
             "The records that the verdict names go to the dead-letter table as `poison_skipped` instead of Silver, and the stream goes on behind them. "
             "Silver never has them unless somebody decodes them later; no other record is lost or doubled."
+        )
+    if wish is Wish.REBUILD:
+        return (
+            "What lies in the place of its checkpoint goes into the quarantine, whole. A new one is made from its tables as they are when it is started, "
+            "and it goes on behind what they hold. If that loses more than is said here, or cannot be done any more, it is not started and held again."
         )
     return (
         "That depends on why the stream is held. **Its checkpoint is another one, or ends before a committed batch:** it goes on from the one that is there; "
@@ -181,7 +197,7 @@ def asking(
         for s in standings
     )
     found = f"\n\n**Found now:** {loss}." if loss else ""
-    held = "".join(f"\n\n{s.stream}: {s.because}." for s in standings if wish in HELD_AS and s.because)
+    held = "".join(f"\n\n{s.stream}: {s.because}." for s in standings if wish in RISKY and s.because)
     return (
         f"**{who}** asks for **{wish}** of **{choice}**: {reason}\n\n"
         f"| stream | now | rows behind | last committed batch | last certificate |\n| --- | --- | --- | --- | --- |\n{rows}{held}{found}\n\n"

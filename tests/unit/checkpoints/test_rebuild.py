@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k2.checkpoints.examine import folders
 from k2.checkpoints.reader import read_offsets, read_tail
 from k2.checkpoints.rebuild import Begin, BronzePlan, Fault, FaultKind, Place, Refusal, SilverPlan, files_of, plan_bronze, plan_silver, tail_of_silver, write
 from k2.probes.rebuilding import Appended, Bronze, File, Held, Source
@@ -315,6 +316,13 @@ def test_a_checkpoint_of_silver_has_its_newest_batch_in_flight(tmp_path: Path) -
     assert json.loads((tmp_path / "silver" / "sources" / "0" / "offsets" / "0").read_bytes()) == offset
     first = plan_of(told(THREE, [40]))
     assert isinstance(first, SilverPlan) and sorted(files_of(first)) == ["metadata", "offsets/0", "sources/0/offsets/0"]
+
+
+def test_what_is_being_written_is_no_checkpoint_yet(tmp_path: Path) -> None:
+    """Nobody examines it or takes anything out of it; any other hidden folder is looked at."""
+    for name in ("silver", ".silver.rebuilt", ".other"):
+        (tmp_path / name).mkdir()
+    assert folders(tmp_path, {"bronze": "bronze_x"}) == ["bronze", ".other", "silver"]
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

@@ -188,6 +188,56 @@ def test_another_query_needs_a_person() -> None:
     assert adopted.color is Color.GREEN, adopted.sentence()
 
 
+def another_query(begin: int = 3, shift: int = 0) -> History:
+    """Batches from `begin` on are of a second query, from fence 2; its first one begins `shift` records later in partition 0."""
+
+    def change(commits: list[Commit]) -> list[Commit]:
+        later = [replace(c, query="query-b", batch=(c.batch or 0) - begin) for c in commits[begin:]]
+        first = later[0].pieces[0]  # type: ignore[index]
+        moved = replace(first, first=first.first + shift, rows=first.rows - shift)  # type: ignore[operator]
+        later[0] = replace(later[0], pieces=(moved, *later[0].pieces[1:]), added=later[0].added - shift)  # type: ignore[index]
+        return [*commits[:begin], *later]
+
+    return replace(table_of(bronze(), change), known_query="query-b", plans=Plans("query-b", 2, 2))
+
+
+def test_a_query_whose_checkpoint_was_made_again_goes_on_where_the_table_ended() -> None:
+    """That is checked, and said; of one that was adopted in any other way nothing is known."""
+    rebuilt = {1: Launch(), 2: Launch(adopted=True, rebuilt=True)}
+    found = certify(replace(another_query(), launches=rebuilt))
+    assert found.color is Color.GREEN, found.sentence()
+    assert check(found, "offsets continue").evidence == "3 partitions without a gap; query query-b goes on where query-a ended with batch 2"
+    for shift, words in ((1, "1 records missing"), (-1, "1 records doubled")):
+        wrong = certify(replace(another_query(shift=shift), launches=rebuilt))
+        assert wrong.color is Color.RED and check(wrong, "offsets continue").evidence.endswith(f"batch 2 ended at {_end(2)}: {words}")
+        assert certify(replace(another_query(shift=shift), launches={1: Launch(), 2: Launch(adopted=True)})).color is Color.GREEN
+
+
+def test_what_was_lost_before_it_was_made_again_is_told_and_not_red() -> None:
+    """Just these offsets; one more is red."""
+    history = another_query(shift=1)
+    lost = {"0": (_end(2), _end(2) + 1)}
+    found = certify(replace(history, launches={1: Launch(), 2: Launch(adopted=True, lost=lost, rebuilt=True)}))
+    assert found.color is Color.GREEN and "accepted by a person: partition 0" in check(found, "offsets continue").evidence
+    assert certify(replace(another_query(shift=2), launches={1: Launch(), 2: Launch(True, lost, True)})).color is Color.RED
+
+
+def test_a_driver_that_died_before_its_first_commit_leaves_its_word_to_the_next() -> None:
+    """The checkpoint was made again for fence 2, and fence 3 committed first; an adoption after that is what counts."""
+    moved = table_of(another_query(), lambda cs: [replace(c, fence=3) if c.query == "query-b" else c for c in cs])
+    history = replace(moved, fence=3, launches={1: Launch(), 2: Launch(adopted=True, rebuilt=True), 3: Launch()})
+    found = certify(history)
+    assert found.color is Color.GREEN and "goes on where query-a ended" in check(found, "offsets continue").evidence
+    adopted = certify(replace(history, launches={**history.launches, 3: Launch(adopted=True)}))
+    assert "query query-a gave way to query-b at batch 0" in check(adopted, "offsets continue").evidence
+    assert check(certify(replace(history, launches={1: Launch(adopted=True, rebuilt=True), 3: Launch()})), "same query").result is Result.FAILED
+
+
+def _end(batch: int) -> int:
+    """Where a batch of partition 0 ends."""
+    return next(p.next for p in bronze().table.commits[batch].pieces if p.partition == "0")  # type: ignore[union-attr]
+
+
 def test_the_checkpoint_must_be_the_one_it_was() -> None:
     """Another id than the known one, and none at all, are red."""
     history = bronze()

@@ -196,6 +196,16 @@ def test_what_is_held_is_started_by_no_request_but_an_adopt() -> None:
     assert verdict(wanted=replace(held, desired="stopped"), driver=DIED) == (Verdict.STOPPED, Action.NONE)
 
 
+def test_a_checkpoint_that_is_to_be_made_again_need_not_be_the_one_it_was() -> None:
+    """Whatever it says, and though it cannot be read, the start is made; once launched, or when that start was held, it is judged as ever."""
+    asked = replace(WANTED, generation=3, rebuild_generation=3, known_query_id="other", known_batch=9, verdict="REWIND", verdict_since=ago(60))
+    for checkpoint in (CHECKPOINT, SILENT):
+        assert verdict(wanted=asked, driver=DIED, checkpoint=checkpoint) == (Verdict.STARTING, Action.START)
+        assert verdict(wanted=asked, checkpoint=checkpoint) == (Verdict.STOPPING, Action.REPLACE)
+        for judged in (replace(asked, launch_generation=3), replace(asked, generation=4), replace(asked, held_for="it would lose more")):
+            assert verdict(wanted=judged, driver=DIED, checkpoint=checkpoint) == (Verdict.REWIND, Action.NONE)
+
+
 def test_a_held_stream_stays_held_for_looks_that_do_not_read_its_checkpoint() -> None:
     """Until one that does finds it right again, or somebody adopts it, which forgets what was known."""
     held = replace(WANTED, verdict="REWIND", verdict_since=ago(60), known_query_id="q", known_batch=9)

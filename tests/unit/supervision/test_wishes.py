@@ -132,6 +132,13 @@ REWIND: dict[str, Any] = {"runs": False, "verdict": "REWIND", "because": "its ch
         (Wish.START, standing(**REWIND | {"seen_at": NOW - timedelta(minutes=6)}), None),
         (Wish.SKIP_POISON, standing(runs=False, verdict="POISONED"), None),
         (Wish.SKIP_POISON, standing(**REWIND), "only a stream that is held as POISONED"),
+        (Wish.REBUILD, standing(**REWIND), None),
+        (Wish.REBUILD, standing(runs=False, verdict="INCOMPATIBLE"), None),
+        (Wish.REBUILD, standing(**STOPPED), None),
+        (Wish.REBUILD, standing(**STOPPED | {"verdict": None, "seen_at": None}), None),
+        (Wish.REBUILD, standing(), "it is IDLE and its checkpoint is whole, so nothing has to be made again: use action 'restart', or 'stop' it first"),
+        (Wish.REBUILD, standing(runs=False, verdict="DEAD"), "it is DEAD and its checkpoint is whole"),
+        (Wish.REBUILD, standing(**REWIND | {"seen_at": NOW - timedelta(minutes=6)}), "has not judged it for 6 min"),
         (Wish.START, standing(runs=False, verdict="POISONED"), None),
         (Wish.UPGRADE, standing(), None),
         (Wish.UPGRADE, standing(**STOPPED), "nothing to upgrade: use action 'start'"),
@@ -148,7 +155,13 @@ def test_a_request_must_make_sense(wish: Wish, now: Standing, words: str | None)
         assert len(found) == 1 and found[0].startswith(f"action: '{wish}' of bronze_kraken: ") and words in found[0]
 
 
-@pytest.mark.parametrize("wish", [Wish.ADOPT, Wish.SKIP_POISON])
+def test_a_broken_checkpoint_is_made_again_whatever_its_stream_does() -> None:
+    """Its next start would be held, or worse."""
+    for now in (standing(), standing(runs=False, verdict="DEAD"), standing(verdict=None, seen_at=None)):
+        assert objections(Wish.REBUILD, now.stream, [now], NOW, broken="metadata is missing") == []
+
+
+@pytest.mark.parametrize("wish", [Wish.ADOPT, Wish.REBUILD, Wish.SKIP_POISON])
 @pytest.mark.parametrize("choice", Selection)
 def test_some_things_are_done_to_one_stream_at_a_time(wish: Wish, choice: Selection) -> None:
     """Whatever the streams are, and the streams to choose from are named."""
@@ -203,6 +216,7 @@ def test_readers_stop_first_and_start_last() -> None:
         (Wish.STOP, "bronze", True),
         (Wish.STOP, "all", True),
         (Wish.ADOPT, "bronze_kraken", True),
+        (Wish.REBUILD, "bronze_kraken", True),
         (Wish.SKIP_POISON, "silver_kraken", True),
         (Wish.UPGRADE, "bronze_kraken", False),
     ],
@@ -219,6 +233,14 @@ def test_the_question_says_what_will_happen() -> None:
         assert words in body
     for words in ("its checkpoint ends with batch 3", "in its tables twice", "never read", "No answer within 30 minutes is a no"):
         assert words in body
+    rebuilt = asking("ann", Wish.REBUILD, "bronze_kraken", "its disk was lost", [standing(**REWIND)], {}, PLATFORM, "A new query goes on. Lost: nothing")
+    for words in (
+        "its checkpoint ends with batch 3",
+        "**Found now:** A new query goes on. Lost: nothing.\n",
+        "into the quarantine, whole",
+        "not started and held",
+    ):
+        assert words in rebuilt
     poisoned = asking("ann", Wish.SKIP_POISON, "silver_kraken", "broken by the vendor", [standing(because="batch 8 failed twice")], {}, PLATFORM)
     assert "batch 8 failed twice" in poisoned and "Silver never has them" in poisoned
     unknown = asking("ann", Wish.STOP, "all", "moving house", [standing(verdict=None, lag_rows=None, batch=None)], {}, PLATFORM)
