@@ -15,12 +15,13 @@ What goes lies in the quarantine beside the checkpoints for `checkpoints.quarant
 then it can be put back. One run takes `checkpoints.prune_files` out of one checkpoint at most; the rest waits for the next night.
 
 ## When it runs
-Every night at 02:30 UTC, or by hand. By hand it is a dry run unless the form says otherwise: it plans, and changes nothing.
+Every night at 02:30 UTC, or by hand. By hand it is a dry run unless the form says otherwise: it plans and tells, and changes nothing
+in the checkpoints and the quarantine.
 
 ## What a failure means
 `discover` failed: the folder of the checkpoints cannot be listed. `examine` or `take_away` of one checkpoint failed: its log says
-why; the others go on. "was healthy and is damaged": something happened to the checkpoint while leftovers were taken out of it.
-`report` failed: what was done is in the logs of `take_away`. No stream is stopped by any of it.
+why; the others go on, and `report` fails for it at the end. "was healthy and is damaged": something happened to the checkpoint
+while leftovers were taken out of it. No stream is stopped by any of it.
 
 A checkpoint that is damaged is a page, one that is about to break a ticket, both resolved by the next run that finds it well.
 
@@ -60,5 +61,7 @@ with platform_dag(
     # An answer within the same second finds the worker process still leaving, and Airflow fails the task for it: it asks again.
     ask = AskForMany(task_id="ask", examine_task_id="examine", execution_timeout=timedelta(minutes=65), retries=2, retry_delay=timedelta(seconds=2))
     take_away = TakeAway.partial(task_id="take_away", ask_task_id="ask", trigger_rule="all_done").expand(planned=examine.output)
-    report = ReportCheckpoints(task_id="report", take_task_id="take_away", outlets=[report_asset("checkpoints")], trigger_rule="all_done")
+    report = ReportCheckpoints(
+        task_id="report", discover_task_id="discover", take_task_id="take_away", outlets=[report_asset("checkpoints")], trigger_rule="all_done"
+    )
     discover >> examine >> ask >> take_away >> report

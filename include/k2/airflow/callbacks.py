@@ -27,6 +27,8 @@ def task_failed(context: Any) -> None:
     error = context.get("exception")
     if isinstance(error, RequestRefused):
         return  # whoever asked reads the answer, and nothing is broken
+    if _is_mapped(ti):
+        return  # its success would resolve another one's failure: whatever gathers them fails for all of them
     what = f"{type(error).__name__}: {error}" if error is not None else "its process went away without a word"
     _open(task_key(ti.dag_id, ti.task_id), f"DAG {ti.dag_id}: task {ti.task_id} failed", f"Run {ti.run_id}: {what}")
 
@@ -49,9 +51,17 @@ def task_succeeded(context: Any) -> None:
     from k2.state.incidents import resolve_incident
 
     ti = context["ti"]
+    if _is_mapped(ti):
+        return
     with connect(load_runtime(), "control") as connection:
         resolve_incident(connection, task_key(ti.dag_id, ti.task_id), f"Run {ti.run_id} succeeded.")
         resolve_incident(connection, run_key(ti.dag_id), f"Run {ti.run_id} came through.")
+
+
+def _is_mapped(ti: Any) -> bool:
+    """Whether it is one of several instances of its task."""
+    index = getattr(ti, "map_index", None)
+    return index is not None and index >= 0
 
 
 def _open(key: str, title: str, what: str) -> None:

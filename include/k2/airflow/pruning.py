@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from typing import Any
 from k2.airflow.reports import Written, apply
 from k2.checkpoints import leftovers, quarantine, survey
 from k2.checkpoints import report as checkpoint_report
-from k2.checkpoints.doctor import Health
+from k2.checkpoints.doctor import Health, health
 from k2.checkpoints.examine import Examination, NotACheckpoint, folders
 from k2.checkpoints.manifest import Kind, Why
 from k2.checkpoints.plan import Plan, PlanChanged, plan
@@ -23,7 +23,7 @@ from k2.health.report import Change
 from k2.registry.runtime import Runtime
 from k2.state import incidents, sizes
 from k2.state.database import connect
-from k2.state.locks import Locked, lock_checkpoint
+from k2.state.locks import lock_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +80,11 @@ def take_away(runtime: Runtime, planned: dict[str, Any], *, who: str, approved: 
     limits = runtime.platform.checkpoints
     why = Why(kind=Kind.LEFTOVERS, who=who, why="left by crashed writes", at=now)
     try:
-        taken = leftovers.take_away(
-            made, runtime.checkpoints, why, now, most=limits.prune_files, seconds=limits.prune_seconds, hold=lambda: locked(runtime, folder)
-        )
-    except (quarantine.Refused, PlanChanged, Locked) as error:
+        taken = leftovers.take_away(made, runtime.checkpoints, why, most=limits.prune_files, seconds=limits.prune_seconds, hold=lambda: locked(runtime, folder))
+    except (quarantine.Refused, PlanChanged) as error:
         return nothing | {"why": str(error)}
     (after,) = survey.examine_all(runtime, datetime.now(UTC), [folder])
-    if after.health.rank > Health(planned["health"]).rank:
+    if taken.files and after.health is Health.DAMAGED:
         raise PruneFailed(
             f"{folder} was {planned['health']} and is {after.health}: put entry {taken.entry} back. {checkpoint_report.sentence(after.findings[0])}"
         )
@@ -113,7 +111,7 @@ def purge(runtime: Runtime, now: datetime, *, dry_run: bool) -> list[str]:
     for entry in due:
         try:
             quarantine.purge(entry, now, ttl)
-        except quarantine.Refused as error:
+        except (quarantine.Refused, OSError) as error:
             log.warning("%s stays: %s", entry.folder.name, error)
         else:
             gone.append(entry.folder.name)
@@ -134,10 +132,9 @@ def report(runtime: Runtime, done: Sequence[dict[str, Any]], *, dry_run: bool) -
     found = survey.examine_all(runtime, now)
     with connect(runtime, "control") as connection:
         sizes.remember(connection, now, {e.folder: (e.files, e.bytes) for e in found if e.exists})
-        told = [e for e in found if e.stream and incidents.is_open(connection, incidents.held_key(e.stream))]
-        gone = {key for key in incidents.open_keys(connection) if key.startswith(KEY)} - {_key(e) for e in found}
-    changes = [change(e, told=e in told) for e in found] + [Change(key, None, "", "it is there no more") for key in sorted(gone)]
-    changed = apply(runtime, changes)
+        held = {e.stream for e in found if e.stream and incidents.is_open(connection, incidents.held_key(e.stream))}
+        open_ones = [key for key in incidents.open_keys(connection) if key.startswith(KEY)]
+    changed = apply(runtime, changes(found, held, open_ones))
     entries = quarantine.entries(quarantine.quarantine_of(runtime.checkpoints))
     summary = {
         "dry_run": dry_run,
@@ -153,16 +150,31 @@ def report(runtime: Runtime, done: Sequence[dict[str, Any]], *, dry_run: bool) -
     return Written({**summary, **changed, "done": list(done), "details": [e.as_dict() for e in found]}, summary | changed, text)
 
 
-def _key(found: Examination) -> str:
-    """Names the stream, so that a maintenance window of that mutes it."""
-    return f"{KEY}{found.folder}" + (f":{found.stream}" if found.stream else "")
+def changes(found: Sequence[Examination], held: Collection[str | None], open_keys: Iterable[str]) -> list[Change]:
+    """The incidents that follow from what the checkpoints are: one for each, of one severity at a time, so that one that gets worse is told anew.
+
+    `held` are the streams that the watchdog tells of: what it looks at itself is not told twice.
+    """
+    wanted = {change.key: change for e in found if (change := _change(e, told=e.stream in held)) is not None}
+    health = {_key(e, severity): str(e.health) for e in found for severity in SEVERITIES.values()}
+    over = [Change(key, None, "", f"it is {health[key]}" if key in health else "it is there no more") for key in open_keys if key not in wanted]
+    return [*wanted.values(), *over]
 
 
-def change(found: Examination, *, told: bool) -> Change:
-    """The incident that follows from what a checkpoint is. A stream that is held is told of by the watchdog: one cause is one incident."""
-    key = _key(found)
-    severity = {Health.DAMAGED: "page" if found.stream else "ticket", Health.BREAKING: "ticket", Health.UNKNOWN: "ticket"}.get(found.health)
-    if severity is None or told:
-        return Change(key, None, "", f"{found.folder} is {found.health}")
+SEVERITIES = {Health.DAMAGED: "page", Health.BREAKING: "ticket", Health.UNKNOWN: "ticket"}
+
+
+def _change(found: Examination, *, told: bool) -> Change | None:
+    # What surrounds a checkpoint and does not answer has incidents of its own.
+    mine = [f for f in found.findings if not (f.told and (told or f.health is Health.UNKNOWN))]
+    is_ = health(mine)
+    if is_ not in SEVERITIES:
+        return None
+    severity = SEVERITIES[is_] if found.stream else "ticket"
     whose = f" of {found.stream}" if found.stream else ""
-    return Change(key, severity, f"Checkpoint {found.folder}{whose} is {found.health}", "\n".join(checkpoint_report.sentence(f) for f in found.findings))
+    return Change(_key(found, severity), severity, f"Checkpoint {found.folder}{whose}: {is_}", "\n".join(checkpoint_report.sentence(f) for f in mine))
+
+
+def _key(found: Examination, severity: str) -> str:
+    """Names the stream, so that a maintenance window of that mutes it."""
+    return f"{KEY}{found.folder}:{found.stream or ''}:{severity}"

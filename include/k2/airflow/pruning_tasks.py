@@ -16,6 +16,11 @@ def acts(context: Any) -> bool:
     return context["dag_run"].run_type == "scheduled" or not context["params"]["dry_run"]
 
 
+def pulled(context: Any, task_id: str) -> list[Any]:
+    """The results of a mapped task's instances, those that failed left out. Asked for by its name alone, one result would not be a list."""
+    return [found for found in context["ti"].xcom_pull(task_ids=[task_id]) or [] if found is not None]
+
+
 class DiscoverCheckpoints(BaseOperator):
     """Lists every folder that may be a checkpoint."""
 
@@ -58,7 +63,7 @@ class AskForMany(ApprovalOperator):
         from k2.airflow import pruning
         from k2.registry.runtime import load_runtime
 
-        many = pruning.unusual(list(context["ti"].xcom_pull(task_ids=self.examine_task_id)))
+        many = pruning.unusual(pulled(context, self.examine_task_id))
         if not many or not acts(context):
             self.log.info("No approval is needed.")
             return {"needed": False}
@@ -104,17 +109,22 @@ class ReportCheckpoints(BaseOperator):
 
     ui_color = "#dff3df"
 
-    def __init__(self, *, take_task_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, discover_task_id: str, take_task_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.discover_task_id = discover_task_id
         self.take_task_id = take_task_id
 
     def execute(self, context: Any) -> dict[str, Any]:
         from k2.airflow import pruning
         from k2.registry.runtime import load_runtime
 
-        done = list(context["ti"].xcom_pull(task_ids=self.take_task_id) or [])
+        done = pulled(context, self.take_task_id)
         written = pruning.report(load_runtime(), done, dry_run=not acts(context))
         self.log.info("\n%s", written.markdown)
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = written.summary
-        return written.result | {"markdown": written.markdown}
+        result = written.result | {"markdown": written.markdown}
+        if missing := sorted(set(context["ti"].xcom_pull(task_ids=self.discover_task_id) or []) - {one["folder"] for one in done}):
+            context["ti"].xcom_push("return_value", result)
+            raise pruning.PruneFailed(f"examine or take_away failed for {', '.join(missing)}: see their logs")
+        return result

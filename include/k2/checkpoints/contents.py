@@ -49,7 +49,7 @@ def identity(text: str) -> str:
     """The query id in `metadata`. Raises Malformed."""
     try:
         found = json.loads(text)["id"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise Malformed(f'metadata is {text[:80]!r}, not {{"id": ...}}') from None
     if not isinstance(found, str):
         raise Malformed(f"metadata names the query {found!r}, not a string")
@@ -69,7 +69,10 @@ def plan(text: str, name: str) -> Plan:
     """One file of `offsets`. Raises Malformed."""
     about = _object(_planned(text, name)[0], name)
     millis = about.get("batchTimestampMs", 0)
-    at = datetime.fromtimestamp(millis / 1000, UTC) if isinstance(millis, int) and millis > 0 else None
+    try:
+        at = datetime.fromtimestamp(millis / 1000, UTC) if isinstance(millis, int) and millis > 0 else None
+    except (OverflowError, ValueError, OSError):
+        raise Malformed(f"{name} is of a time that no calendar has: {str(millis)[:20]} ms") from None
     return Plan(offsets(text, name), at, about.get("conf") or {})
 
 
@@ -91,6 +94,14 @@ def commit(text: str, name: str) -> dict[str, Any]:
     if len(found) != 1:
         raise Malformed(f"{name} has {len(found)} lines below its version: it must have one")
     return _object(found[0], name)
+
+
+def partitions(text: str, name: str) -> int:
+    """Into how many partitions a stateful operator has divided its state, as its `_metadata/metadata` says. Raises Malformed."""
+    try:
+        return max(int(store["numPartitions"]) for store in _object("\n".join(lines(text, name)), name)["stateStoreInfo"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise error if isinstance(error, Malformed) else Malformed(f"{name} says nothing of partitions") from None
 
 
 def start(text: str, name: str) -> Any:
@@ -135,5 +146,5 @@ def _object(line: str, name: str) -> dict[str, Any]:
 def _json(line: str, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Malformed(f"{where} is {line[:80]!r}, not JSON") from None

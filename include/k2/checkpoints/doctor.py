@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ from k2.checkpoints import contents
 from k2.checkpoints.contents import Malformed, SourceKind, UnknownFormat
 from k2.checkpoints.names import SINK_LOG
 from k2.checkpoints.retention import Loss
-from k2.checkpoints.scan import Facts, Source
+from k2.checkpoints.scan import TIMED, Facts, Source
 
 LEFTOVER_AGE = timedelta(hours=24)
 LEFTOVER_BATCHES = 3
@@ -43,10 +43,13 @@ class Health(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
+    """`told`: the watchdog tells people of it as well, for it looks at the same."""
+
     health: Health
     evidence: str
     consequence: str
     fix: str
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Texts:
     """The newest."""
     starts: Mapping[str, str] = field(default_factory=dict)
     """Per source."""
+    operators: Mapping[str, str] = field(default_factory=dict)
+    """What each stateful operator says of itself, where it does in the form that is known here."""
     file_logs: Mapping[str, str] = field(default_factory=dict)
     """The newest file of each log of files, by its name, unless it is large."""
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -81,6 +86,8 @@ class Surroundings:
     """What of its source is gone before it was read."""
     keeps: timedelta | None = None
     """For how long the source keeps what is not read."""
+    behind: bool | None = None
+    """Whether the source holds anything that it has not committed."""
     begins_on_main: bool | None = None
     """Of a reader of an Iceberg table: whether the snapshot that it began with is still there."""
     earlier: tuple[datetime, int] | None = None
@@ -97,10 +104,6 @@ class Patient:
     texts: Texts
     around: Surroundings
     now: datetime
-
-    def old(self, changed: float) -> bool:
-        """Whether a temporary file of this age was left by a crash: no batch takes so long."""
-        return self.now.timestamp() - changed >= leftover_seconds(self.facts)
 
     @property
     def sources(self) -> dict[str, SourceKind | None]:
@@ -121,14 +124,20 @@ class Patient:
         return (self.facts.bytes - size) / days if days > 0 else None
 
 
-def leftover_seconds(facts: Facts) -> float:
-    """The least age of a file that was left by a crash."""
-    return max(LEFTOVER_AGE.total_seconds(), LEFTOVER_BATCHES * max(facts.batch_seconds(100), default=0.0))
+def left_before(facts: Facts, now: datetime) -> float:
+    """What was left by a crash is older than this moment, in seconds since 1970: than a day, than three of the longest batches, and than the one in flight."""
+    longest = max(facts.batch_seconds(TIMED), default=0.0)
+    latest = now.timestamp() - max(LEFTOVER_AGE.total_seconds(), LEFTOVER_BATCHES * longest)
+    planned, done = facts.offsets.last, facts.commits.last
+    in_flight = facts.offsets.written.get(planned) if planned is not None and planned != done else None
+    return latest if in_flight is None else min(latest, in_flight)
 
 
 def diagnose(patient: Patient) -> list[Finding]:
     """Every finding, the worst first."""
-    found = [finding for check in CHECKS for finding in check(patient)]
+    # Of a folder that could not be listed nothing may be called missing.
+    checks = (_readable,) if patient.facts.unread else CHECKS
+    found = [finding for check in checks for finding in check(patient)]
     return sorted(found, key=lambda finding: finding.health.rank, reverse=True)
 
 
@@ -140,13 +149,13 @@ def _readable(patient: Patient) -> Iterator[Finding]:
     facts = patient.facts
     for where in [*facts.unread, *(f"{name}: {why}" for name, why in patient.texts.unread.items())]:
         yield Finding(Health.UNKNOWN, where, "what it holds can be neither checked nor kept small", "mend permissions or disk, then examine it again")
-    if facts.links.count:
-        evidence = f"{facts.links.count} symbolic links: {', '.join(facts.links.named)}"
+    if facts.irregular.count:
+        evidence = f"{facts.irregular.count} links or special files: {', '.join(facts.irregular.named)}"
         yield Finding(Health.UNKNOWN, evidence, "they may lead anywhere, so nothing is removed here", "remove them: Spark makes none")
     if facts.sink is None and facts.files and not (facts.metadata or facts.offsets.numbers or facts.commits.numbers or facts.operators or facts.sources):
         yield Finding(Health.UNKNOWN, "none of its files is of a checkpoint", "nothing can be said of it", "name the folder that holds metadata and offsets")
     for why in patient.around.unread:
-        yield Finding(Health.UNKNOWN, why, "whether it fits its stream and its source cannot be told", "bring that back, then examine it again")
+        yield Finding(Health.UNKNOWN, why, "whether it fits its stream and its source cannot be told", "bring that back, then examine it again", told=True)
 
 
 def _identity(patient: Patient) -> Iterator[Finding]:
@@ -161,12 +170,16 @@ def _identity(patient: Patient) -> Iterator[Finding]:
     except Malformed as error:
         yield Finding(Health.DAMAGED, str(error), "Spark does not start from it", RESTORE)
         return
-    first = facts.offsets.first
-    oldest = None if first is None else facts.offsets.written.get(first)
-    if not patient.around.known and facts.metadata is not None and oldest is not None and facts.metadata.changed > oldest + 1:
+    oldest = facts.offsets.first_written
+    if not patient.around.known and facts.metadata is not None and oldest is not None and facts.metadata.changed > oldest[1] + 1:
+        evidence = f"metadata is younger than offsets/{oldest[0]}"
+        if patient.around.alone:
+            why = "it was minted anew, or somebody gave it a new identity: which of them only its platform knows"
+            yield Finding(Health.UNKNOWN, evidence, why, "examine it as the checkpoint of its stream")
+            return
         twice = "the query id was lost and minted anew: a batch in flight at that time is in its tables twice, and nothing else knows of it"
         fix = "compare its tables with their source (./k2 reconcile), and find out what removes files here"
-        yield Finding(Health.DAMAGED, f"metadata is younger than offsets/{first}", twice, fix)
+        yield Finding(Health.DAMAGED, evidence, twice, fix)
 
 
 def _sequence(patient: Patient) -> Iterator[Finding]:
@@ -242,7 +255,12 @@ def _file_logs(patient: Patient) -> Iterator[Finding]:
         if log.largest > LARGE_LOG_BYTES:
             evidence = f"{name}: its compact file has {log.largest / MIB:,.0f} MiB"
             yield Finding(
-                Health.GROWING, evidence, "it names every file that there ever was, and is written anew every few batches", "begin anew in another folder"
+                Health.GROWING,
+                evidence,
+                "it names every file that there ever was, and is written anew every few batches",
+                "write to another folder from now on"
+                if name == SINK_LOG
+                else "let the query read fewer and larger files: a new checkpoint would read all again",
             )
     for number, source in facts.sources.items():
         if kinds.get(number) is SourceKind.FILES and (why := _broken_log(source)):
@@ -271,6 +289,15 @@ def _broken_log(source: Source) -> str | None:
 
 def _state(patient: Patient) -> Iterator[Finding]:
     for number, operator in patient.facts.operators.items():
+        if (text := patient.texts.operators.get(number)) is not None and patient.facts.commits.numbers:
+            try:
+                declared = contents.partitions(text, f"state/{number}/_metadata/metadata")
+            except Malformed as error:
+                yield Finding(Health.UNKNOWN, str(error), "whether all of its state is there cannot be told", "examine it by hand")
+            else:
+                if len(operator.partitions) < declared:
+                    evidence = f"state/{number} has {len(operator.partitions)} of {declared} partitions"
+                    yield Finding(Health.DAMAGED, evidence, "the query fails when it loads its state", RESTORE)
         if operator.broken:
             count = f" ({operator.broken_count} stores)" if operator.broken_count > len(operator.broken) else ""
             yield Finding(Health.DAMAGED, f"{'; '.join(operator.broken)}{count}", "the query fails when it loads its state", RESTORE)
@@ -288,14 +315,27 @@ def _remains(patient: Patient) -> Iterator[Finding]:
     if facts.orphans.count and not facts.commits.numbers and facts.offsets.last:
         evidence = f"checksums without their files: {', '.join(facts.orphans.named)}"
         yield Finding(Health.DAMAGED, evidence, "Spark takes what is left of the log for another query that runs, and does not start", RESTORE)
-    left = [some for some in (facts.temporary, facts.orphans) if some.count and patient.old(some.oldest)]
+    latest = left_before(facts, patient.now)
+    left = [some for some in (facts.temporary, facts.orphans) if some.count and some.oldest <= latest]
     if left:
-        evidence = f"{sum(s.count for s in left):,} files that crashed writes have left, {sum(s.bytes for s in left):,} bytes: {', '.join(left[0].named)}"
+        oldest = datetime.fromtimestamp(min(some.oldest for some in left), UTC)
+        count, size = sum(some.count for some in left), sum(some.bytes for some in left)
+        evidence = f"crashed writes have left files here: {count:,} of such names, {size:,} bytes, the oldest of {oldest:%Y-%m-%d}: {', '.join(left[0].named)}"
         yield Finding(Health.GROWING, evidence, "nobody but checkpoints_prune ever removes them", "none: checkpoints_prune takes those that are old enough")
     if facts.strays.count:
         evidence = f"{facts.strays.count:,} files that Spark did not write: {', '.join(facts.strays.named)}"
+        if any(name.startswith("sources/") for name in facts.strays.named) and _unknown_source(patient):
+            yield Finding(Health.UNKNOWN, evidence, "they may be of a source that is not known here", "examine it by hand, and move nothing")
+            return
         upkeep = "one in a folder of state can keep Spark from cleaning it up for good, without an error, or a later start from loading it"
         yield Finding(Health.BREAKING, evidence, upkeep, "move them out of the checkpoint")
+
+
+def _unknown_source(patient: Patient) -> bool:
+    try:
+        return not patient.sources
+    except Malformed:
+        return True
 
 
 def _place(patient: Patient) -> Iterator[Finding]:
@@ -307,11 +347,13 @@ def _place(patient: Patient) -> Iterator[Finding]:
             around.rewound,
             "its stream is held as REWIND and not started",
             "put its own checkpoint back, or use streams_control with rebuild or adopt",
+            told=True,
         )
     if around.loss is not None:
-        yield Finding(Health.DAMAGED, around.loss.sentence, "its stream is held as REWIND at its next start", "see the runbook: a stream is held as REWIND")
+        held = "its stream is held as REWIND at its next start"
+        yield Finding(Health.DAMAGED, around.loss.sentence, held, "see the runbook: a stream is held as REWIND", told=True)
     committed_at = facts.commits.written.get(facts.commits.last) if facts.commits.last is not None else None
-    if around.loss is None and around.keeps is not None and committed_at is not None:
+    if around.loss is None and around.keeps is not None and around.behind and committed_at is not None:
         silent = timedelta(seconds=patient.now.timestamp() - committed_at)
         if silent > NEAR * around.keeps:
             evidence = f"its last commit is {_days(silent)} old, and its source keeps what it has not read for {_days(around.keeps)}"

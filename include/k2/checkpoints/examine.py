@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from k2.checkpoints import contents
-from k2.checkpoints.doctor import Finding, Health, Patient, Surroundings, Texts, diagnose, health
-from k2.checkpoints.names import METADATA, SINK_LOG, is_being_written
+from k2.checkpoints.doctor import Finding, Health, Patient, Surroundings, Texts, diagnose, health, left_before
+from k2.checkpoints.names import METADATA, SINK_LOG, is_being_written, printable
 from k2.checkpoints.scan import Facts, Found, scan
 
 LOOK_AGAIN_SECONDS = 0.5
@@ -44,8 +44,8 @@ class Examination:
     files: int = 0
     bytes: int = 0
     state_bytes: int = 0
-    longest_batch: float = 0.0
-    """Seconds."""
+    left_before: float = 0.0
+    """What was left by a crash is older than this moment, in seconds since 1970."""
     growth_per_day: float | None = None
     """Bytes."""
 
@@ -57,7 +57,7 @@ class Examination:
 def examine(path: Path, around: Surroundings, now: datetime, found: Found = lambda file, of: None) -> Examination:
     """Examine the checkpoint at `path`; one that does not exist was never started. Raises NotACheckpoint."""
     if not path.is_symlink() and not path.exists():
-        return Examination(path.name, around.stream, exists=False, health=Health.HEALTHY)
+        return Examination(printable(path.name), around.stream, exists=False, health=Health.HEALTHY)
     seen = _look(path, around, now, found)
     if seen.health is Health.DAMAGED:
         time.sleep(LOOK_AGAIN_SECONDS)
@@ -72,7 +72,7 @@ def _look(path: Path, around: Surroundings, now: datetime, found: Found) -> Exam
     committed = facts.commits.last
     written = facts.commits.written.get(committed) if committed is not None else None
     return Examination(
-        path.name,
+        printable(path.name),
         around.stream,
         exists=True,
         health=health(findings),
@@ -85,7 +85,7 @@ def _look(path: Path, around: Surroundings, now: datetime, found: Found) -> Exam
         files=facts.files,
         bytes=facts.bytes,
         state_bytes=sum(operator.bytes for operator in facts.operators.values()),
-        longest_batch=max(facts.batch_seconds(100), default=0.0),
+        left_before=left_before(facts, now),
         growth_per_day=patient.growth_per_day,
     )
 
@@ -119,7 +119,8 @@ def _texts(path: Path, facts: Facts) -> Texts:
 
     def read(name: str) -> str | None:
         try:
-            with (path / name).open("rb") as file:
+            # A pipe of that name would wait for whoever writes into it.
+            with open(os.open(path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
                 raw = file.read(MOST_BYTES + 1)
             if len(raw) > MOST_BYTES:
                 raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
@@ -146,6 +147,7 @@ def _texts(path: Path, facts: Facts) -> Texts:
         plans=all_of({batch: f"offsets/{batch}" for batch in ([last - 1, last] if last else [last]) if batch is not None and facts.offsets.holds(batch)}),
         commit=read(f"commits/{committed}") if committed is not None else None,
         starts=all_of({number: source.start for number, source in facts.sources.items()}),
+        operators=all_of({number: f"state/{number}/_metadata/metadata" for number in facts.operators}),
         file_logs=all_of({name: name for name in logs()}),
         unread=unread,
     )

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from k2.checkpoints.manifest import LIST, Kind, Why, digest, read_list
 from k2.checkpoints.names import is_leftover, summed_by
 from k2.checkpoints.plan import Item, Plan, items
 from k2.checkpoints.quarantine import CHECKPOINT, Entry, Refused, describe, new_entry, quarantine_of, remove_rest, sync, verify_list
+from k2.state.locks import Locked
 
 CHUNK = 100
 """So many files are moved under one hold of the lock: a start waits for less than a tenth of a second."""
@@ -37,11 +37,11 @@ class Taken:
     stayed: dict[str, int]
 
 
-def take_away(plan: Plan, root: Path, why: Why, now: datetime, *, most: int, seconds: float, hold: Hold) -> Taken:
+def take_away(plan: Plan, root: Path, why: Why, *, most: int, seconds: float, hold: Hold) -> Taken:
     """Move what a plan names into the quarantine of the folder `root`: at most so many files, for so long; `hold` takes the checkpoint's lock.
 
-    Each file is looked at again: one that is no longer as the plan says, or that somebody may need by now, stays.
-    Raises Refused, plan.PlanChanged, OSError.
+    Each file is looked at again: one that is no longer as the plan says, or that somebody may need by now, stays. When the lock is not to be
+    had, the rest stays. Raises Refused, plan.PlanChanged, OSError.
     """
     checkpoint = Path(plan.checkpoint)
     if plan.refused:
@@ -49,17 +49,18 @@ def take_away(plan: Plan, root: Path, why: Why, now: datetime, *, most: int, sec
     ends = time.monotonic() + seconds
     stayed: Counter[str] = Counter()
     chosen: list[Item] = []
-    for item in items(plan.file):
-        if len(chosen) >= most:
-            stayed["waits for the next run"] += 1
-        elif reason := _stays(checkpoint, item, plan, now):
-            stayed[reason] += 1
-        else:
-            chosen.append(item)
+    for checksums in (False, True):  # a checksum goes after the file that it is of
+        for item in items(plan.file):
+            if item.path.endswith(".crc") is not checksums:
+                continue
+            if len(chosen) >= most:
+                stayed["waits for the next run"] += 1
+            elif reason := _stays(checkpoint, item, plan):
+                stayed[reason] += 1
+            else:
+                chosen.append(item)
     if not chosen:
         return Taken(None, 0, 0, dict(stayed))
-    # A checksum goes after the file that it is of.
-    chosen.sort(key=lambda item: item.path.endswith(".crc"))
     moved: list[Item] = []
     with new_entry(quarantine_of(root), checkpoint, why) as folder:
         describe(checkpoint, folder, checkpoint.name, why, [item.path for item in chosen])
@@ -70,14 +71,12 @@ def take_away(plan: Plan, root: Path, why: Why, now: datetime, *, most: int, sec
             if time.monotonic() > ends:
                 stayed["waits for the next run"] += len(chunk) + sum(1 for _ in left)
                 break
-            with hold():
-                for item in chunk:
-                    if reason := _stays(checkpoint, item, plan, now):
-                        stayed[reason] += 1
-                        continue
-                    (held / item.path).parent.mkdir(parents=True, exist_ok=True)
-                    (checkpoint / item.path).rename(held / item.path)
-                    moved.append(item)
+            try:
+                with hold():
+                    _move(chunk, checkpoint, held, plan, moved, stayed)
+            except Locked as error:
+                stayed[str(error)] += len(chunk) + sum(1 for _ in left)
+                break
         if not moved:
             _remove_empty(held)
         for parent in {(place / item.path).parent for item in moved for place in (held, checkpoint)}:
@@ -87,8 +86,18 @@ def take_away(plan: Plan, root: Path, why: Why, now: datetime, *, most: int, sec
     return Taken(folder.name if moved else None, len(moved), sum(item.size for item in moved), dict(stayed))
 
 
-def _stays(checkpoint: Path, item: Item, plan: Plan, now: datetime) -> str | None:
-    """Why a file stays where it is; None when it may go."""
+def _move(chunk: list[Item], checkpoint: Path, held: Path, plan: Plan, moved: list[Item], stayed: Counter[str]) -> None:
+    for item in chunk:
+        if reason := _stays(checkpoint, item, plan, alone=True):
+            stayed[reason] += 1
+            continue
+        (held / item.path).parent.mkdir(parents=True, exist_ok=True)
+        (checkpoint / item.path).rename(held / item.path)
+        moved.append(item)
+
+
+def _stays(checkpoint: Path, item: Item, plan: Plan, *, alone: bool = False) -> str | None:
+    """Why a file stays where it is; None when it may go. `alone`: a checksum goes only when the file that it is of is gone."""
     name = Path(item.path).name
     file = checkpoint / item.path
     try:
@@ -97,12 +106,12 @@ def _stays(checkpoint: Path, item: Item, plan: Plan, now: datetime) -> str | Non
         return "is gone already"
     if (status.st_size, status.st_mtime) != (item.size, item.changed):
         return "was written to since"
-    if now.timestamp() - status.st_mtime < plan.least_age:
-        return "is younger than three of the longest batches"
+    if status.st_mtime > plan.before:
+        return "may be of a batch that is under way"
     if is_leftover(name):
         return None
     of = summed_by(name) if name.endswith(".crc") else None
-    if of is None or (os.path.lexists(file.with_name(of)) and not is_leftover(of)):
+    if of is None or (os.path.lexists(file.with_name(of)) and (alone or not is_leftover(of))):
         return "is needed"
     return None
 

@@ -196,7 +196,7 @@ def differences(tree: Path, listing: Path, *, content: bool) -> Iterator[str]:
 
 def digest(path: Path | str) -> tuple[str, os.stat_result]:
     """The hash of a file's content, and its status. Raises Unfit when it is written to meanwhile, OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         before, sha256 = os.fstat(descriptor), hashlib.sha256()
         while block := os.read(descriptor, BLOCK):

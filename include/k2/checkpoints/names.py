@@ -15,6 +15,10 @@ _COMPACTED = re.compile(r"([0-9]+)\.compact")
 _UNIQUE = re.compile(r"[0-9a-f-]{36}")
 _KINDS = frozenset({"delta", "snapshot", "changelog", "zip"})
 
+MOST_DIGITS = 18
+"""Spark's numbers are Java's long ones."""
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+
 WHOLE = frozenset({"snapshot", "zip"})
 """State files from which a version can be loaded without an earlier one."""
 
@@ -31,24 +35,28 @@ def is_being_written(name: str) -> bool:
     return name.startswith(".") and name.endswith(REBUILT)
 
 
-def number(name: str) -> int | None:
-    """The batch of a log's file; None for any other name."""
-    return int(name) if name.isdecimal() and name.isascii() else None
+def number(text: str) -> int | None:
+    """The number of a batch or version as Spark writes it; None for any other text."""
+    return int(text) if text.isdecimal() and text.isascii() and len(text) <= MOST_DIGITS and (text[0] != "0" or text == "0") else None
+
+
+def printable(name: str) -> str:
+    """A name as it can be printed, sent and stored, whatever its bytes are."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace").translate(_CONTROL)
 
 
 def compacted(name: str) -> int | None:
     """The batch up to which a file log's `N.compact` holds everything; None for any other name."""
     found = _COMPACTED.fullmatch(name)
-    return int(found[1]) if found else None
+    return number(found[1]) if found else None
 
 
 def version(name: str) -> tuple[int, str] | None:
     """Version and kind (delta, snapshot, changelog or zip) of a state store's file; None for any other name."""
     numbered, _, kind = name.partition(".")
     numbered, _, unique = numbered.partition("_")
-    if kind not in _KINDS or not numbered.isdecimal() or (unique and not _UNIQUE.fullmatch(unique)):
-        return None
-    return int(numbered), kind
+    found = number(numbered) if kind in _KINDS else None
+    return (found, kind) if found is not None and (not unique or _UNIQUE.fullmatch(unique)) else None
 
 
 def is_leftover(name: str) -> bool:

@@ -14,14 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from k2.checkpoints.doctor import LEFTOVER_AGE, LEFTOVER_BATCHES, Health, Surroundings
+from k2.checkpoints.doctor import LEFTOVER_AGE, Health, Surroundings
 from k2.checkpoints.examine import Examination, examine
 from k2.checkpoints.scan import File
 
 MANY_FILES, MANY_SHARE = 1000, 0.5
 """More than so many leftovers that are also more than this share of all files are not normal: a person is asked."""
 TEMPORARY = "written and never renamed into place, and older than any batch (I6)"
-CHECKSUM = "the checksum of a file that is not there (I6)"
+CHECKSUM = "the checksum of a file that is not there, or goes too (I6)"
 
 
 class PlanChanged(ValueError):
@@ -48,8 +48,8 @@ class Plan:
     at: datetime
     files: int
     bytes: int
-    least_age: float
-    """Seconds. Nothing younger is in it."""
+    before: float
+    """Seconds since 1970. Nothing that was changed later may go."""
     refused: str | None
     unusual: str | None
     sha256: str
@@ -66,18 +66,22 @@ class Plan:
 def plan(path: Path, around: Surroundings, now: datetime, file: Path) -> tuple[Examination, Plan]:
     """Examine a checkpoint and write down what could go. Raises NotACheckpoint, OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    with part.open("w") as out:
-        found = _Writer(out, now)
-        examination = examine(path, around, now, found.take)
-        least_age = max(LEFTOVER_BATCHES * examination.longest_batch, LEFTOVER_AGE.total_seconds())
+    part, seen = file.with_name(f".{file.name}.part"), file.with_name(f".{file.name}.seen")
+    with seen.open("w") as out:
+        # How old the files must be follows from the batches, which are all known at the end only.
+        examination = examine(path, around, now, _Writer(out, (now - LEFTOVER_AGE).timestamp()).take)
+    with part.open("w") as out, seen.open() as lines:
+        found = _Writer(out, examination.left_before)
+        for line in lines:
+            found.write(Item(**json.loads(line)))
+    seen.unlink()
     made = Plan(
         file,
         str(path),
         now,
         found.files,
         found.bytes,
-        least_age,
+        examination.left_before,
         _refused(examination),
         _unusual(found.files, examination.files),
         found.digest.hexdigest(),
@@ -89,7 +93,7 @@ def plan(path: Path, around: Surroundings, now: datetime, file: Path) -> tuple[E
 
 
 def _refused(examination: Examination) -> str | None:
-    if examination.health in (Health.UNKNOWN, Health.DAMAGED):
+    if examination.health in (Health.BREAKING, Health.UNKNOWN, Health.DAMAGED):
         return f"it is {examination.health}: {examination.findings[0].evidence}"
     return None
 
@@ -101,22 +105,25 @@ def _unusual(files: int, of: int) -> str | None:
 
 
 class _Writer:
-    """Writes a line for each file that may go."""
+    """Writes a line for each file that may go: one that was not changed after a moment."""
 
-    def __init__(self, out: TextIO, now: datetime) -> None:
+    def __init__(self, out: TextIO, latest: float) -> None:
         self._out = out
-        self._latest = (now - LEFTOVER_AGE).timestamp()
+        self._latest = latest
         self.files = self.bytes = 0
         self.digest = hashlib.sha256()
 
     def take(self, file: File, of: str | None) -> None:
-        if file.changed > self._latest:
+        self.write(Item(file.path, file.size, file.changed, CHECKSUM if of else TEMPORARY))
+
+    def write(self, item: Item) -> None:
+        if item.changed > self._latest:
             return
-        line = json.dumps(asdict(Item(file.path, file.size, file.changed, CHECKSUM if of else TEMPORARY))) + "\n"
+        line = json.dumps(asdict(item)) + "\n"
         self._out.write(line)
         self.digest.update(line.encode())
         self.files += 1
-        self.bytes += file.size
+        self.bytes += item.size
 
 
 def items(file: Path) -> Iterator[Item]:

@@ -5,17 +5,20 @@ It may be written to meanwhile: a file that vanishes was purged by Spark or rena
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import zipfile
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from k2.checkpoints.names import LOGS, METADATA, SINK_LOG, WHOLE, compacted, is_leftover, number, summed_by, version
+from k2.checkpoints.names import LOGS, METADATA, SINK_LOG, WHOLE, compacted, is_leftover, number, printable, summed_by, version
 
-TIMED = 100
-"""Of so many of the newest batches it is kept when they were planned and committed: Spark retains as many."""
+TIMED = 200
+"""Of so many of the newest batches it is kept when they were planned and committed: Spark retains half as many."""
 _INSIDE_STORE = frozenset({"SSTs", "logs", "_metadata", "archive"})
 NAMED = 5
 """So many of a kind of file are named, the others are counted."""
@@ -48,7 +51,7 @@ class Some:
         self.bytes += file.size
         self.oldest = min(self.oldest, file.changed)
         if len(self.named) < NAMED:
-            self.named.append(file.path)
+            self.named.append(printable(file.path))
 
 
 @dataclass
@@ -59,6 +62,8 @@ class Numbered:
     """Rising, once the walk is over."""
     written: dict[int, float] = field(default_factory=dict)
     """When the newest were written."""
+    first_written: tuple[int, float] | None = None
+    """The lowest number, and when that was written."""
 
     def take(self, name: str, size: int, changed: float) -> bool:
         """Take in a file of the log. False when it is none."""
@@ -67,6 +72,8 @@ class Numbered:
             return False
         self.numbers.append(batch)
         self.written[batch] = changed
+        if self.first_written is None or batch < self.first_written[0]:
+            self.first_written = batch, changed
         if len(self.written) > 4 * TIMED:
             self._forget()
         return True
@@ -88,7 +95,8 @@ class Numbered:
         return self.numbers[0] if self.numbers else None
 
     def holds(self, batch: int) -> bool:
-        return batch in self.numbers
+        place = bisect_left(self.numbers, batch)
+        return place < len(self.numbers) and self.numbers[place] == batch
 
     def missing(self) -> list[int]:
         """The first few numbers between first and last that are not there."""
@@ -144,6 +152,7 @@ class Operator:
     """The stores of one stateful operator, `state/N`, taken together."""
 
     stores: int = 0
+    partitions: set[str] = field(default_factory=set)
     files: int = 0
     bytes: int = 0
     never_whole: int = 0
@@ -182,7 +191,8 @@ class Facts:
     """Checksums of files that are not there."""
     strays: Some = field(default_factory=Some)
     """What Spark did not write."""
-    links: Some = field(default_factory=Some)
+    irregular: Some = field(default_factory=Some)
+    """Links, pipes and the like."""
     unread: list[str] = field(default_factory=list)
     """Folders that could not be listed, and why."""
 
@@ -209,8 +219,8 @@ class _Walk:
     def walk(self) -> Facts:
         facts, left = self.facts, [""]
         while left:
-            # The logs come first: which version of the state is needed follows from them.
-            left.extend(sorted(self._folder(left.pop()), key=lambda path: path in LOGS))
+            # Commits, then offsets: a batch is planned before it is committed. Then the state: which version is needed follows from them.
+            left.extend(sorted(self._folder(left.pop()), key=lambda path: LOGS.index(path) if path in LOGS else -1))
         logs = [facts.offsets, facts.commits, *(s.log for s in facts.sources.values()), *([facts.sink.log] if facts.sink else [])]
         for log in logs:
             log.settle()
@@ -237,10 +247,10 @@ class _Walk:
                     size += status.st_size
                     changed = max(changed, status.st_mtime)
                     name = entry.name
-                    if name.endswith(".crc"):
+                    if not stat.S_ISREG(status.st_mode):
+                        facts.irregular.add(File(prefix + name, status.st_size, status.st_mtime))
+                    elif name.endswith(".crc"):
                         self._checksum(prefix, name, status)
-                    elif stat.S_ISLNK(status.st_mode):
-                        facts.links.add(File(prefix + name, status.st_size, status.st_mtime))
                     elif name.endswith(".tmp") and is_leftover(name):
                         file = File(prefix + name, status.st_size, status.st_mtime)
                         facts.temporary.add(file)
@@ -251,7 +261,7 @@ class _Walk:
             if not path:
                 raise
             if not isinstance(error, FileNotFoundError):
-                facts.unread.append(f"{path}: {error.strerror}")
+                facts.unread.append(f"{printable(path)}: {error.strerror}")
         if store:
             store.conclude()
         facts.files += files
@@ -272,7 +282,8 @@ class _Walk:
         match path.split("/"):
             case ["state", operator, partition, *store] if partition.isdigit() and len(store) <= 1 and not _INSIDE_STORE.intersection(store):
                 committed = max(self.facts.commits.numbers, default=None)
-                return _Store(self._operator(operator), path, None if committed is None else committed + 1)
+                self._operator(operator).partitions.add(partition)
+                return _Store(self._operator(operator), self.root, path, None if committed is None else committed + 1)
         return None
 
     def _operator(self, name: str) -> Operator:
@@ -312,16 +323,22 @@ class _Store:
     Batch N leaves version N + 1. A later one is of a batch in flight, which is done again.
     """
 
-    def __init__(self, operator: Operator, path: str, needed: int | None) -> None:
-        self.operator, self.path, self.needed = operator, path, needed
+    def __init__(self, operator: Operator, root: str, path: str, needed: int | None) -> None:
+        self.operator, self.root, self.path, self.needed = operator, root, path, needed
         self.changes, self.whole = array("q"), array("q")
+        self.zips: dict[int, str] = {}
+        """Of RocksDB's snapshots the newest few up to the needed one."""
 
     def take(self, name: str, size: int, changed: float) -> bool:
         self.operator.files += 1
         self.operator.bytes += size
         if (found := version(name)) is None:
             return False
+        if not size:
+            return True  # cut off by a power failure, it holds no version
         (self.whole if found[1] in WHOLE else self.changes).append(found[0])
+        if found[1] == "zip" and (self.needed is None or found[0] <= self.needed):
+            self.zips = {found[0]: name} if found[0] > max(self.zips, default=-1) else self.zips
         return True
 
     def conclude(self) -> None:
@@ -336,7 +353,22 @@ class _Store:
         above = {v for v in self.changes if base < v <= self.needed}
         operator.most_changes = max(operator.most_changes, len(above))
         missing = next((v for v in range(base + 1, self.needed + 1) if v not in above), None)
-        if missing is not None:
+        wanted = f"version {missing}" if missing is not None else self._missing_table(base)
+        if wanted is not None:
             operator.broken_count += 1
             if len(operator.broken) < NAMED:
-                operator.broken.append(f"{self.path}: version {self.needed} needs version {missing}, which is not there")
+                operator.broken.append(f"{self.path}: version {self.needed} needs {wanted}, which is not there")
+
+    def _missing_table(self, base: int) -> str | None:
+        """A table file that a snapshot of RocksDB's names and that is not there; None when all are."""
+        if base not in self.zips:
+            return None
+        folder = f"{self.root}/{self.path}"
+        try:
+            with zipfile.ZipFile(f"{folder}/{self.zips[base]}") as archive:
+                named = json.loads(archive.read("metadata").decode().partition("\n")[2]).get("sstFiles", [])
+            return next((f"SSTs/{one['dfsSstFileName']}" for one in named if not os.access(f"{folder}/SSTs/{one['dfsSstFileName']}", os.F_OK)), None)
+        except FileNotFoundError:
+            return None  # purged meanwhile: a newer one is there
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+            return f"{self.zips[base]} as Spark writes it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from k2.checkpoints.contents import SourceKind
 from k2.checkpoints.doctor import Finding, Health, Surroundings
 from k2.checkpoints.examine import Examination, NotACheckpoint, examine, folders
 from k2.checkpoints.guard import rewound
+from k2.checkpoints.names import printable
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.launchers.retention import NotKnown, Preflight
 from k2.probes.history import read_chain
@@ -21,6 +23,8 @@ from k2.registry.observed import Checkpoint, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import sizes
 from k2.state.database import StateUnavailable
+
+log = logging.getLogger(__name__)
 
 
 def claimed(runtime: Runtime) -> dict[str, str]:
@@ -40,9 +44,16 @@ def examine_all(runtime: Runtime, now: datetime, names: list[str] | None = None)
         try:
             found.append(examine(runtime.checkpoints / name, around[name], now))
         except NotACheckpoint as error:
-            why = Finding(Health.UNKNOWN, str(error), "nothing can be said of it, and nothing is removed here", "move away what is no checkpoint")
-            found.append(Examination(name, around[name].stream, exists=True, health=Health.UNKNOWN, findings=(why,)))
+            found.append(_unknown(name, around[name].stream, str(error), "move away what is no checkpoint"))
+        except Exception as error:  # one folder, whatever is in it, keeps nobody from hearing of the others
+            log.exception("%s could not be examined", printable(name))
+            found.append(_unknown(name, around[name].stream, f"{type(error).__name__}: {printable(str(error))}", "examine it by hand"))
     return found
+
+
+def _unknown(name: str, stream: str | None, why: str, fix: str) -> Examination:
+    finding = Finding(Health.UNKNOWN, why, "nothing can be said of it, and nothing is removed here", fix)
+    return Examination(printable(name), stream, exists=True, health=Health.UNKNOWN, findings=(finding,))
 
 
 def read(runtime: Runtime, names: list[str], now: datetime) -> dict[str, Surroundings]:
@@ -79,9 +90,11 @@ def _of_stream(runtime: Runtime, state: StateProbe, stream: str, preflight: Pref
         tail = read_tail(runtime.checkpoint(stream))
     except CheckpointUnreadable:
         return {"keeps": keeps}  # which the doctor says in more words
-    found = {"keeps": keeps, "known": tail.query_id is not None and tail.query_id == wanted.known_query_id, "rewound": _rewound(wanted, tail)}
+    # An identity that a person has adopted is not known before its first commit.
+    known = tail.query_id is not None and (tail.query_id == wanted.known_query_id or wanted.known_query_id is None)
+    found = {"keeps": keeps, "known": known, "rewound": _rewound(wanted, tail)}
     try:
-        return found | {"loss": state.ask(lambda connection: preflight.loss(connection, tail))}
+        return found | {"loss": state.ask(lambda connection: preflight.loss(connection, tail)), "behind": preflight.behind(tail)}
     except (NotKnown, StateUnavailable) as why:
         return found | {"unread": (f"whether its source still holds the place where it goes on: {str(why).splitlines()[0]}",)}
 

@@ -71,6 +71,17 @@ class Preflight:
         except Exception as error:  # whatever a client of Kafka's raises
             raise NotKnown(f"Kafka was asked where {self._topic} begins and ends: {error}") from error
 
+    def behind(self, checkpoint: Checkpoint) -> bool | None:
+        """Whether the topic holds what this checkpoint has not committed; None of a stream that reads a table. Raises NotKnown."""
+        if self._spec.reads is not None:
+            return None
+        try:
+            _, ends = self._kafka.result(2 * kafka.ANSWER_SECONDS + 1)
+        except Exception as error:  # whatever a client of Kafka's raises
+            raise NotKnown(f"Kafka was asked where {self._topic} begins and ends: {error}") from error
+        committed = (checkpoint.committed or {}).get(self._topic, {})
+        return any(end > committed.get(partition, 0) for partition, end in ends.get(self._topic, {}).items())
+
     def overtaken(self, connection: Connection, checkpoint: Checkpoint) -> int | None:
         """The newest batch of the checkpoint's query in the stream's own table, if the checkpoint ends before it. Raises NotKnown.
 

@@ -25,11 +25,9 @@ from k2.launchers.retention import NotKnown, Preflight
 from k2.registry.observed import DriverState, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, streams
-from k2.state.locks import Locked, lock_checkpoint
+from k2.state.locks import WAIT_MS, Locked, lock_checkpoint
 
 log = logging.getLogger(__name__)
-
-LOCK_WAIT_MS = 5000
 
 
 class NotSafe(RuntimeError):
@@ -105,8 +103,11 @@ def start(
 
     def intend(*, moved_aside: bool = False, older_ended: bool = False) -> _Intent:
         with database.connect(runtime, "control") as connection:
-            lock_checkpoint(connection, runtime.checkpoint(stream).name)
-            connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
+            try:
+                lock_checkpoint(connection, runtime.checkpoint(stream).name)
+            except Locked as error:
+                raise NotKnown(str(error)) from error
+            connection.execute(f"SET LOCAL lock_timeout = {WAIT_MS}")
             wanted = streams.wanted(connection, stream)
             if wanted.desired != "running" or wanted.generation != generation:
                 raise NotWanted(f"{stream} is now wanted {wanted.desired}, generation {wanted.generation}; the start was for generation {generation}")
@@ -147,7 +148,7 @@ def start(
     except _LossAhead as ahead:
         if not ahead.adopted:
             with database.connect(runtime, "control") as connection:
-                connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
+                connection.execute(f"SET LOCAL lock_timeout = {WAIT_MS}")
                 streams.hold(connection, stream, generation, ahead.loss.sentence)
             raise NotSafe(ahead.loss.sentence) from None
         end_older(agent, stream, fence + 1)
@@ -159,8 +160,6 @@ def start(
         end_older(agent, stream, fence + 1)
         _out_of_the_way(take_new_identity, runtime.checkpoint(stream), fence + 1)
         intent = intend()
-    except Locked as error:
-        raise NotKnown(str(error)) from error
     try:
         end_older(agent, stream, intent.fence)
     except AgentUnavailable as error:

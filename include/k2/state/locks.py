@@ -11,6 +11,7 @@ from psycopg import errors
 from k2.state.database import Connection
 
 WAIT_MS = 5000
+"""So long a start waits for the stream's row as well."""
 
 
 class Locked(RuntimeError):

@@ -309,7 +309,7 @@ def test_a_driver_without_signs_of_life_is_replaced(watched: Watched) -> None:
 def test_a_driver_frozen_inside_its_commit_is_ended_first(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the old driver's session holds the stream's row, it is killed, which frees the row, and the start goes on."""
     watched.up()
-    monkeypatch.setattr(protocol, "LOCK_WAIT_MS", 200)
+    monkeypatch.setattr(protocol, "WAIT_MS", 200)
     with closing(psycopg.connect(**watched.runtime.conninfo("control"))) as frozen:
         frozen.execute("SELECT fence FROM k2.streams WHERE stream = %s FOR SHARE", (STREAM,))
 

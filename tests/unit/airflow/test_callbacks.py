@@ -62,3 +62,13 @@ def test_run_opens_only_what_no_task_has(incidents: list[tuple[str, ...]], reaso
     """A run that failed through a task has its incident already."""
     callbacks.run_failed({"dag": SimpleNamespace(dag_id="platform_health"), "run_id": "scheduled__1", "reason": reason})
     assert [call[1] for call in incidents] == (["dag:platform_health"] if opened else [])
+
+
+def test_instances_of_a_mapped_task_say_nothing(incidents: list[tuple[str, ...]]) -> None:
+    """The success of one would resolve the failure of another; whatever gathers them fails for all."""
+    for index, expected in ((3, 0), (0, 0), (-1, 3), (None, 6)):
+        context = task_context("checkpoints_prune", "take_away", exception=ValueError("it broke"))
+        context["ti"].map_index = index
+        callbacks.task_failed(context)
+        callbacks.task_succeeded(context)
+        assert len(incidents) == expected

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
 
-from k2.airflow.pruning import change, purge, unusual, would_take
-from k2.airflow.pruning_tasks import acts
+from k2.airflow.pruning import changes, purge, unusual, would_take
+from k2.airflow.pruning_tasks import acts, pulled
 from k2.checkpoints import quarantine
 from k2.checkpoints.doctor import Finding, Health
 from k2.checkpoints.examine import Examination
@@ -32,23 +32,52 @@ def found(health: Health, stream: str | None = "bronze_binance") -> Examination:
 
 
 @pytest.mark.parametrize(
-    ("health", "stream", "told", "severity"),
+    ("health", "stream", "severity"),
     [
-        (Health.DAMAGED, "bronze_binance", False, "page"),
-        (Health.DAMAGED, None, False, "ticket"),
-        (Health.BREAKING, "bronze_binance", False, "ticket"),
-        (Health.UNKNOWN, "bronze_binance", False, "ticket"),
-        (Health.GROWING, "bronze_binance", False, None),
-        (Health.HEALTHY, "bronze_binance", False, None),
-        (Health.DAMAGED, "bronze_binance", True, None),
+        (Health.DAMAGED, "bronze_binance", "page"),
+        (Health.DAMAGED, None, "ticket"),
+        (Health.BREAKING, "bronze_binance", "ticket"),
+        (Health.UNKNOWN, "bronze_binance", "ticket"),
+        (Health.GROWING, "bronze_binance", None),
+        (Health.HEALTHY, "bronze_binance", None),
     ],
 )
-def test_who_is_told_of_what(health: Health, stream: str | None, told: bool, severity: str | None) -> None:
-    """A damaged checkpoint of a stream pages, unless the watchdog already tells of its stream; the message says what to do."""
-    became = change(found(health, stream), told=told)
-    assert (became.key, became.severity) == ("checkpoint:a:bronze_binance" if stream else "checkpoint:a", severity)
+def test_who_is_told_of_what(health: Health, stream: str | None, severity: str | None) -> None:
+    """A damaged checkpoint of a stream pages; the message says what to do."""
+    opened = changes([found(health, stream)], (), ())
+    assert [change.severity for change in opened] == [severity] * bool(severity)
     if severity:
-        assert became.title.endswith(str(health)) and "What to do: put it back" in became.text
+        assert opened[0].title.endswith(str(health)) and "What to do: put it back" in opened[0].text
+
+
+def test_what_gets_worse_is_told_anew() -> None:
+    """A page of its own, and the ticket is over; so is what is well or there no more."""
+    ticket = changes([found(Health.BREAKING)], (), ())[0].key
+    worse = changes([found(Health.DAMAGED)], (), [ticket, "checkpoint:gone::ticket"])
+    assert [(change.severity, change.text[:9]) for change in worse] == [("page", "damaged: "), (None, "it is dam"), (None, "it is the")]
+    assert [(c.key, c.severity) for c in changes([found(Health.HEALTHY)], (), [ticket])] == [(ticket, None)]
+
+
+def test_one_cause_is_one_incident() -> None:
+    """What the watchdog holds a stream for it tells itself; other damage of a held stream is told here, and what does not answer nowhere here."""
+    rewound = Finding(Health.DAMAGED, "it ends before", "it is held", "adopt", told=True)
+    silent = Finding(Health.UNKNOWN, "Kafka did not answer", "cannot be told", "bring it back", told=True)
+    lost = Finding(Health.DAMAGED, "metadata is missing", "it would start anew", "put it back")
+
+    def severities(*findings: Finding, held: bool) -> list[str | None]:
+        examined = Examination("a", "s", exists=True, health=findings[0].health, findings=findings)
+        return [change.severity for change in changes([examined], {"s"} if held else (), ())]
+
+    assert severities(rewound, held=True) == [] and severities(rewound, held=False) == ["page"], "of a stream that is stopped nobody else tells"
+    assert severities(rewound, lost, held=True) == ["page"]
+    assert severities(silent, held=False) == severities(silent, held=True) == []
+
+
+@pytest.mark.parametrize("results", [[], [{"folder": "a"}], [{"folder": "a"}, None, {"folder": "b"}]])
+def test_results_of_instances_are_a_list(results: list[Any]) -> None:
+    """However many there are: Airflow gives one alone as itself when it is asked for by a name that is no list."""
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: results if isinstance(task_ids, list) else results[0])
+    assert pulled({"ti": ti}, "examine") == [result for result in results if result]
 
 
 def test_what_needs_a_person() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,14 @@ def write(path: Path, text: str = "x", *, hours: float = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return touch(path, hours=hours)
+
+
+def rocksdb(path: Path, *tables: str) -> Path:
+    """A snapshot of a RocksDB store that names these table files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata", "v1\n" + json.dumps({"sstFiles": [{"dfsSstFileName": name} for name in tables]}))
+    return touch(path, hours=1)
 
 
 def touch(path: Path, *, hours: float) -> Path:

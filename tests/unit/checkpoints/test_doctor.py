@@ -106,8 +106,66 @@ def test_an_identity_that_was_minted_anew(tmp_path: Path) -> None:
     """Metadata that is younger than the oldest plan was lost and written anew, unless a person gave it a new one."""
     root = make(tmp_path / "c")
     touch(root / "metadata", hours=0)
-    assert the_worst(root).evidence == "metadata is younger than offsets/0"
+    assert the_worst(root).health is Health.DAMAGED and the_worst(root).evidence == "metadata is younger than offsets/0"
+    assert the_worst(root, Surroundings(alone=True)).health is Health.UNKNOWN, "a person may have given it a new one"
     assert findings(root, Surroundings(stream="bronze_binance", known=True)) == ()
+
+
+def test_an_identity_that_was_minted_anew_in_a_mature_stream(tmp_path: Path) -> None:
+    """Spark keeps a hundred batches and one."""
+    root = make(tmp_path / "c", offsets=range(700, 801), commits=range(700, 801))
+    touch(root / "metadata", hours=0)
+    assert the_worst(root).evidence == "metadata is younger than offsets/700"
+
+
+@pytest.mark.parametrize("folder", ["offsets", "commits"])
+def test_what_cannot_be_listed_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """Of a folder that may not be read nothing is called damaged."""
+    root = make(tmp_path / "c")
+    listed = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith(f"/{folder}"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr("k2.checkpoints.scan.os.scandir", refuse)
+    assert {f.health for f in findings(root)} == {Health.UNKNOWN}
+
+
+def test_partitions_of_state_that_are_gone(tmp_path: Path) -> None:
+    """The operator says how many there must be."""
+    root = make(tmp_path / "c")
+    described = {"operatorInfo": {}, "stateStoreInfo": [{"storeName": "default", "numPartitions": 2}]}
+    write(root / "state" / "0" / "_metadata" / "metadata", "v1\n" + json.dumps(described))
+    write(root / "state" / "0" / "0" / "6.snapshot")
+    assert "state/0 has 1 of 2 partitions" in the_worst(root).evidence
+
+
+def test_strays_of_an_unknown_source_are_left_alone(tmp_path: Path) -> None:
+    """What lies there may be its own."""
+    root = make(tmp_path / "c")
+    write(root / "offsets" / "5", f'v1\n{ABOUT}\n{{"reservoirId":"x"}}')
+    write(root / "sources" / "0" / "rocksdb" / "1.log")
+    assert all(f.health is Health.UNKNOWN and "move them out" not in f.fix for f in findings(root))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("metadata", "[" * 100_000), ("offsets/5", 'v1\n{"batchTimestampMs":' + "9" * 40 + "}\n{}"), ("commits/5", "v1\n" + "[" * 100_000)]
+)
+def test_absurd_contents_are_damage(tmp_path: Path, name: str, text: str) -> None:
+    """And no error of ours."""
+    root = make(tmp_path / "c")
+    write(root / name, text)
+    assert the_worst(root).health is Health.DAMAGED
+
+
+def test_a_pipe_in_place_of_a_file(tmp_path: Path) -> None:
+    """Nobody waits for it."""
+    root = make(tmp_path / "c")
+    (root / "metadata").unlink()
+    os.mkfifo(root / "metadata")
+    assert Health.UNKNOWN in {f.health for f in findings(root)}
 
 
 def test_somebody_else_deletes(tmp_path: Path) -> None:
@@ -249,7 +307,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     [
         (Surroundings("s", rewound="its checkpoint ends with batch 3"), Health.DAMAGED, "ends with batch 3"),
         (Surroundings("s", loss=Loss("Kafka no longer holds 5 records")), Health.DAMAGED, "no longer holds 5 records"),
-        (Surroundings("s", keeps=timedelta(hours=1.3)), Health.BREAKING, "its last commit is 0.0 days old"),
+        (Surroundings("s", keeps=timedelta(hours=1.3), behind=True), Health.BREAKING, "its last commit is 0.0 days old"),
         (Surroundings("s", unread=("PostgreSQL did not answer",)), Health.UNKNOWN, "PostgreSQL did not answer"),
         (Surroundings(None), Health.GROWING, "no declared stream claims it"),
         (Surroundings(None, begins_on_main=False), Health.BREAKING, "the snapshot that its reader began with"),
@@ -260,6 +318,11 @@ def test_what_it_is_compared_with(tmp_path: Path, around: Surroundings, health: 
     """Its stream, its source and its size."""
     found = the_worst(make(tmp_path / "c"), around)
     assert found.health is health and evidence in found.evidence
+
+
+def test_a_quiet_topic_loses_nothing(tmp_path: Path) -> None:
+    """All that it holds is committed, however long ago."""
+    assert findings(make(tmp_path / "c"), Surroundings("s", keeps=timedelta(hours=1.3), behind=False)) == ()
 
 
 def test_growth_needs_an_earlier_size(tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,9 @@ from k2.checkpoints.doctor import Health, Surroundings
 from k2.checkpoints.examine import examine
 from k2.checkpoints.leftovers import CHUNK, Taken, put_back, take_away
 from k2.checkpoints.manifest import Kind, Why
-from k2.checkpoints.plan import Plan, plan
+from k2.checkpoints.plan import Item, Plan, plan
 from k2.checkpoints.quarantine import Entry, Refused, entries, quarantine_of
+from k2.state.locks import Locked
 
 from .folders import LEFTOVER, NOW, make, touch, write
 
@@ -42,12 +46,12 @@ def littered(root: Path, count: int = 3) -> Path:
     return path
 
 
-def planned(path: Path) -> Plan:
-    return plan(path, OURS, NOW, path.parent.parent / "plan.jsonl")[1]
+def planned(path: Path, name: str = "plan") -> Plan:
+    return plan(path, OURS, NOW, path.parent.parent / f"{name}.jsonl")[1]
 
 
 def take(made: Plan, root: Path, *, most: int = 1000, seconds: float = 60, hold: contextlib.AbstractContextManager[None] | None = None) -> Taken:
-    return take_away(made, root, WHY, NOW, most=most, seconds=seconds, hold=lambda: hold or contextlib.nullcontext())
+    return take_away(made, root, WHY, most=most, seconds=seconds, hold=lambda: hold or contextlib.nullcontext())
 
 
 def contents(path: Path) -> dict[str, tuple[bytes, int]]:
@@ -80,16 +84,68 @@ def test_what_is_needed_never_goes(root: Path) -> None:
     touch(path / "offsets" / ".0.8a5b8c1e-0a4e-4c40-9f3f-000000000000.tmp", hours=0)
     (path / "offsets" / ".1.8a5b8c1e-0a4e-4c40-9f3f-000000000001.tmp").unlink()
     taken = take(made, root)
-    assert taken.stayed == {"is needed": 1, "was written to since": 1, "is gone already": 1}
+    assert taken.stayed == {"is needed": 2, "was written to since": 1, "is gone already": 1}, "77's checksum, and that of a file that stays"
     assert (path / "commits" / ".77.crc").exists() and (path / "offsets" / LEFTOVER).exists()
 
 
 def test_a_longer_batch_keeps_them(root: Path) -> None:
-    """Of a query whose batches take days, two days are no age."""
+    """Of a query whose batches take days, two days are no age: the plan has none of them, and a plan of before takes none."""
     path = littered(root)
+    before = planned(path)
     touch(path / "offsets" / "5", hours=25)
-    taken = take(planned(path), root)
-    assert (taken.files, taken.entry, entries(quarantine_of(root))) == (0, None, []) and taken.stayed == {"is younger than three of the longest batches": 6}
+    assert (after := planned(path, "another")).files == 0
+    taken = take(replace(before, before=after.before), root)
+    assert (taken.files, taken.entry, entries(quarantine_of(root)), taken.stayed) == (0, None, [], {"may be of a batch that is under way": 6})
+
+
+def test_a_batch_in_flight_keeps_what_it_writes(root: Path) -> None:
+    """Planned three days ago and not committed: what was written since may be its own, however old. What was there before is not."""
+    path = littered(root)
+    write(path / "offsets" / "6", (path / "offsets" / "5").read_text(), hours=50)
+    assert planned(path).files == 0
+    touch(path / "offsets" / "6", hours=47)
+    assert planned(path).files == 6
+
+
+def test_a_lock_that_is_not_to_be_had_ends_the_run(root: Path) -> None:
+    """What was moved is told, the rest waits, and an entry without files does not stay."""
+    path = littered(root, CHUNK)
+    times = [0]
+
+    @contextlib.contextmanager
+    def hold() -> Iterator[None]:
+        times[0] += 1
+        if times[0] != 1:
+            raise Locked("a start is under way")
+        yield
+
+    taken = take_away(planned(path), root, WHY, most=1000, seconds=60, hold=hold)
+    assert (taken.files, taken.stayed) == (CHUNK, {"a start is under way": CHUNK}) and only_entry(root).folder.name == taken.entry
+    assert take_away(planned(path), root, WHY, most=1000, seconds=60, hold=hold).entry is None and len(entries(quarantine_of(root))) == 1
+
+
+def test_a_checksum_goes_only_after_its_file(root: Path) -> None:
+    """While the file is there, its checksum stays."""
+    path = littered(root, 1)
+    made = planned(path)
+    touch(path / "offsets" / ".0.8a5b8c1e-0a4e-4c40-9f3f-000000000000.tmp", hours=0)
+    assert take(made, root).stayed == {"was written to since": 1, "is needed": 1}
+
+
+@pytest.mark.parametrize(
+    "path", ["metadata", "sources/0/0", "offsets/5", "offsets/4", "commits/5", ".metadata.crc", "offsets/.5.crc", "state/0/_metadata/metadata"]
+)
+def test_no_plan_can_take_what_a_checkpoint_lives_by(root: Path, path: str) -> None:
+    """Not even one that names it, with its right size and age."""
+    checkpoint = littered(root, 1)
+    write(checkpoint / ".metadata.crc")
+    write(checkpoint / "state" / "0" / "_metadata" / "metadata")
+    status = touch(checkpoint / path, hours=100).stat()
+    made = planned(checkpoint)
+    line = json.dumps(asdict(Item(path, status.st_size, status.st_mtime, "somebody wrote this"))) + "\n"
+    made.file.write_text(line + json.dumps({"plan": made.as_dict() | {"sha256": hashlib.sha256(line.encode()).hexdigest()}}) + "\n")
+    assert take(replace(made, refused=None, before=NOW.timestamp()), root).stayed == {"is needed": 1}
+    assert (checkpoint / path).exists()
 
 
 def test_a_run_is_bounded(root: Path) -> None:
@@ -110,7 +166,7 @@ def test_an_entry_without_files_does_not_stay(root: Path) -> None:
             touch(file, hours=0)
         yield
 
-    taken = take_away(planned(path), root, WHY, NOW, most=1000, seconds=60, hold=hold)
+    taken = take_away(planned(path), root, WHY, most=1000, seconds=60, hold=hold)
     assert (taken.files, taken.entry, taken.stayed, entries(quarantine_of(root))) == (0, None, {"was written to since": 6}, [])
 
 
@@ -134,7 +190,7 @@ def test_the_lock_is_held_while_files_move(root: Path) -> None:
         moments.append(len(contents(path)))
         yield
 
-    take_away(planned(path), root, WHY, NOW, most=1000, seconds=60, hold=hold)
+    take_away(planned(path), root, WHY, most=1000, seconds=60, hold=hold)
     assert moments == [26 + 2 * CHUNK, 26 + CHUNK]
 
 

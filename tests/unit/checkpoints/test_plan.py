@@ -51,6 +51,18 @@ def test_nothing_goes_from_a_damaged_one(tmp_path: Path) -> None:
     assert "damaged: metadata is missing" in (planned(root).refused or "")
 
 
+@pytest.mark.parametrize("how", ["a gap", "a link", "a file that nobody knows"])
+def test_nothing_goes_from_one_that_is_not_well(tmp_path: Path, how: str) -> None:
+    """Any anomaly: what cannot be known and what is about to break, too."""
+    root = make(tmp_path / "c", offsets=[0, 1, 3, 4, 5] if how == "a gap" else range(6))
+    write(root / "offsets" / LEFTOVER, hours=48)
+    if how == "a link":
+        (root / "sources" / "1").symlink_to(root)
+    if how == "a file that nobody knows":
+        write(root / "state" / "0" / "0" / "copy")
+    assert planned(root).refused
+
+
 def test_more_than_is_normal_needs_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of it left over: something else is wrong."""
     monkeypatch.setattr(module, "MANY_FILES", 20)

@@ -11,7 +11,7 @@ import pytest
 from k2.checkpoints.names import is_leftover, summed_by, version
 from k2.checkpoints.scan import NAMED, File, scan
 
-from .folders import LEFTOVER, make, touch, write
+from .folders import LEFTOVER, make, rocksdb, touch, write
 
 CHECKSUM = f".{LEFTOVER}.crc"
 
@@ -23,7 +23,7 @@ def test_everything_is_counted(tmp_path: Path) -> None:
     assert found.files == 26 and found.bytes == sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
     assert list(found.offsets.numbers) == list(found.commits.numbers) == list(range(6))
     assert found.sources["0"].start == "sources/0/0" and found.metadata is not None
-    assert not (found.temporary.count or found.orphans.count or found.strays.count or found.links.count or found.unread)
+    assert not (found.temporary.count or found.orphans.count or found.strays.count or found.irregular.count or found.unread)
 
 
 def test_what_a_crash_left_is_told(tmp_path: Path) -> None:
@@ -95,9 +95,50 @@ def test_whether_state_can_be_loaded(tmp_path: Path, files: list[str], broken: s
     """After batch 5 a start needs version 6: from a snapshot up to it, and every change since that."""
     root = make(tmp_path / "c")
     for name in files:
-        write(root / "state" / "0" / "1" / name)
+        rocksdb(root / "state" / "0" / "1" / name) if name.endswith(".zip") else write(root / "state" / "0" / "1" / name)
     operator = scan(root).operators["0"]
     assert operator.stores == 1 and bool(operator.broken) == bool(broken) and broken in "".join(operator.broken)
+
+
+@pytest.mark.parametrize("gone", ["a table", "half of the snapshot", "all of the snapshot"])
+def test_a_snapshot_of_rocksdb_needs_its_tables(tmp_path: Path, gone: str) -> None:
+    """It names them; a file that was cut off by a power failure holds nothing."""
+    root = make(tmp_path / "c")
+    store = root / "state" / "0" / "1"
+    rocksdb(store / "6.zip", "000008-x.sst")
+    write(store / "SSTs" / "000008-x.sst")
+    assert scan(root).operators["0"].broken == []
+    if gone == "a table":
+        (store / "SSTs" / "000008-x.sst").unlink()
+    else:
+        os.truncate(store / "6.zip", 60 if gone.startswith("half") else 0)
+        write(store / "5.zip") if gone.startswith("all") else None
+    assert len(scan(root).operators["0"].broken) == 1
+
+
+@pytest.mark.parametrize("name", ["offsets/" + "9" * 30, "state/0/0/" + "9" * 30 + ".delta", "offsets/004", "commits/٥", "offsets/-1"])
+def test_a_number_that_spark_does_not_write_is_a_stray(tmp_path: Path, name: str) -> None:
+    """However many digits it has, and in whatever script."""
+    root = make(tmp_path / "c")
+    write(root / name)
+    assert scan(root).strays.count == 1 and scan(root).offsets.last == 5
+
+
+def test_special_files_are_not_opened(tmp_path: Path) -> None:
+    """A pipe waits for whoever writes into it; a link of a checksum's name is a link."""
+    root = make(tmp_path / "c")
+    os.mkfifo(root / "offsets" / LEFTOVER)
+    (root / "offsets" / ".77.crc").symlink_to("nowhere")
+    told: list[str] = []
+    found = scan(root, lambda file, of: told.append(file.path))
+    assert (found.irregular.count, told) == (2, [])
+
+
+def test_names_of_any_bytes_can_be_told(tmp_path: Path) -> None:
+    """Those that are not text are shown with their codes."""
+    root = make(tmp_path / "c")
+    Path(os.fsdecode(os.fsencode(root / "offsets") + b"/\xff\n")).write_text("x")
+    assert scan(root).strays.named == ["offsets/\\xff\\x0a"]
 
 
 def test_state_of_a_join_and_what_lies_beside_it(tmp_path: Path) -> None:
@@ -112,7 +153,7 @@ def test_state_of_a_join_and_what_lies_beside_it(tmp_path: Path) -> None:
         ),
         *("_metadata/metadata", "_metadata/v2/0", "_stateSchema/default/0_x", "0/SSTs/000008-y.sst"),
     ):
-        write(root / "state" / "0" / name)
+        rocksdb(root / "state" / "0" / name) if name.endswith(".zip") else write(root / "state" / "0" / name)
     found = scan(root)
     assert (found.operators["0"].stores, found.operators["0"].broken, found.strays.count) == (2, [], 0)
     assert found.operators["0"].files == 8
@@ -139,7 +180,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (root / "state").symlink_to(root)
     (root / "offsets" / "7").symlink_to(root / "offsets" / "5")
     found = scan(root)
-    assert (found.files, found.links.count, found.offsets.last) == (28, 2, 5)
+    assert (found.files, found.irregular.count, found.offsets.last) == (28, 2, 5)
 
 
 def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,14 +49,16 @@ def _examine(subject: str | None) -> list[Examination]:
     from k2.stack.errors import K2Error
 
     now = datetime.now(UTC)
-    if subject is not None and ("/" in subject or Path(subject).exists()):
+    if subject is not None and _is_path(subject):
         path = Path(subject)
-        if not path.exists() and not path.is_symlink():
-            raise K2Error(f"{path} is not there: name the folder of a checkpoint, or a stream")
         try:
+            if not path.exists() and not path.is_symlink():
+                raise K2Error(f"{path} is not there: name the folder of a checkpoint, or a stream")
             return [examine(path.absolute(), Surroundings(alone=True), now)]
         except NotACheckpoint as error:
             raise K2Error(str(error)) from None
+        except OSError as error:
+            raise K2Error(f"{path}: {error.strerror}: name a folder that may be read") from None
     runtime, streams = chosen(subject)
     try:
         return examine_all(runtime, now, None if subject is None else [runtime.platform.streams[s].checkpoint for s in streams])
@@ -64,11 +66,19 @@ def _examine(subject: str | None) -> list[Examination]:
         raise K2Error(f"{runtime.checkpoints} cannot be listed: {error.strerror}") from error
 
 
+def _is_path(subject: str) -> bool:
+    try:
+        return "/" in subject or Path(subject).is_dir()
+    except OSError:
+        return True
+
+
 def render(found: Examination) -> Group:
     from rich.console import Group
     from rich.markup import escape
     from rich.text import Text
 
+    from k2.checkpoints.names import printable
     from k2.checkpoints.report import signed, size
 
     style = {"healthy": "green", "growing": "yellow"}.get(str(found.health), "bold red")
@@ -79,7 +89,7 @@ def render(found: Examination) -> Group:
     at = f", {found.committed_at:%Y-%m-%d %H:%M:%S} UTC" if found.committed_at else ""
     parts = [
         f"[bold]{escape(found.folder)}[/]{whose} is [{style}]{found.health}[/]",
-        f"  query {found.query_id or '-'}, source {', '.join(found.sources) or '-'}",
+        f"  query {escape(printable(found.query_id or '-'))}, source {', '.join(found.sources) or '-'}",
         f"  planned {_or_dash(found.planned)}, committed {_or_dash(found.committed)}{at}",
         f"  {found.files:,} files, {size(found.bytes)}, of that {size(found.state_bytes)} of state; growth a day: {growth}",
     ]
