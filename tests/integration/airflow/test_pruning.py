@@ -63,7 +63,7 @@ def test_a_dry_run_changes_nothing_and_a_real_one_can_be_undone(platform_stack: 
     assert {d["folder"]: d["files"] for d in planned["done"]}[littered.name] == 1
     assert planned["health"]["of-nobody"] == "damaged" and planned["unclaimed"] == ["of-nobody"]
     assert incident(platform_stack, "of-nobody") == "ticket" and incident(platform_stack, littered.name) is None
-    wait_for("the ticket", lambda: any("Checkpoint of-nobody is damaged" in m["text"] for m in slack()), 120)
+    wait_for("the ticket", lambda: any("Checkpoint of-nobody: damaged" in m["text"] for m in slack()), 120)
 
     done = pruned(ui, dry_run=False)
     assert (done["taken"], done["quarantine"], done["health"][littered.name]) == (1, 1, "healthy")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import time
 from typing import Any
 
 import pytest
 
 from k2.checkpoints.reader import read_tail
+from k2.processes import family
 from k2.registry.runtime import Runtime
 from k2.state import certificates, verdicts
 from k2.state.database import connect
@@ -40,8 +44,9 @@ def test_a_deleted_checkpoint_is_made_again(platform_stack: Runtime, ui: Airflow
     """kill -9 and rm -rf: held, then approved, rebuilt, green, and Kafka, Bronze, Silver and DLQ have each record once."""
     fence = wait_for("driver", lambda: committing(platform_stack, stream), UP)
     path, query = platform_stack.checkpoint(stream), read_tail(platform_stack.checkpoint(stream)).query_id
-    for member in reversed([driver_of(platform_stack, stream)]):
-        member.kill()
+    for member in family([driver_of(platform_stack, stream)]):
+        with contextlib.suppress(ProcessLookupError):  # it ended with the one before
+            os.kill(member.pid, signal.SIGKILL)
     shutil.rmtree(path)
     wait_for("it is held", lambda: verdict(platform_stack, stream) == "REWIND", 120)
     run = asked(ui, stream=stream, action="rebuild")
