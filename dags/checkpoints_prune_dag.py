@@ -55,6 +55,8 @@ with platform_dag(
     params={"dry_run": forms.prune_dry_run()},
     dagrun_timeout=timedelta(hours=4),
     task_timeout=timedelta(minutes=20),
+    # Each part can be done again: what was taken away is gone already.
+    retries=2,
 ):
     discover = DiscoverCheckpoints(task_id="discover")
     examine = ExamineCheckpoint.partial(task_id="examine").expand(folder=discover.output)

@@ -34,7 +34,7 @@ NOTHING = "nothing is left over"
 
 
 class PruneFailed(RuntimeError):
-    """A checkpoint is not as well as it was before something was taken out of it."""
+    """A checkpoint is not as well as it was before something was taken out of it, or a part of the run did not come through."""
 
 
 def discover(runtime: Runtime) -> list[str]:
@@ -148,6 +148,14 @@ def report(runtime: Runtime, done: Sequence[dict[str, Any]], *, dry_run: bool) -
     }
     text = "\n\n".join([checkpoint_report.markdown(found), checkpoint_report.pruned(done, purged, entries, dry_run=dry_run)])
     return Written({**summary, **changed, "done": list(done), "details": [e.as_dict() for e in found]}, summary | changed, text)
+
+
+def incomplete(folders: Sequence[str] | None, done: Sequence[dict[str, Any]]) -> str | None:
+    """What of a run did not come through, in a sentence; None when all of it did. `folders` is None when they could not be found."""
+    if folders is None:
+        return "discover failed, so nothing was examined or taken away: see its log"
+    missing = sorted(set(folders) - {one["folder"] for one in done})
+    return f"examine or take_away failed for {', '.join(missing)}: see their logs" if missing else None
 
 
 def changes(found: Sequence[Examination], held: Collection[str | None], open_keys: Iterable[str]) -> list[Change]:

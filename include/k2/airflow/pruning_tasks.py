@@ -124,7 +124,7 @@ class ReportCheckpoints(BaseOperator):
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = written.summary
         result = written.result | {"markdown": written.markdown}
-        if missing := sorted(set(context["ti"].xcom_pull(task_ids=self.discover_task_id) or []) - {one["folder"] for one in done}):
+        if wrong := pruning.incomplete(context["ti"].xcom_pull(task_ids=self.discover_task_id), done):
             context["ti"].xcom_push("return_value", result)
-            raise pruning.PruneFailed(f"examine or take_away failed for {', '.join(missing)}: see their logs")
+            raise pruning.PruneFailed(wrong)
         return result

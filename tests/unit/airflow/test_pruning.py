@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
 
-from k2.airflow.pruning import changes, purge, unusual, would_take
+from k2.airflow.pruning import changes, incomplete, purge, unusual, would_take
 from k2.airflow.pruning_tasks import acts, pulled
 from k2.checkpoints import quarantine
 from k2.checkpoints.doctor import Finding, Health
@@ -78,6 +78,15 @@ def test_results_of_instances_are_a_list(results: list[Any]) -> None:
     """However many there are: Airflow gives one alone as itself when it is asked for by a name that is no list."""
     ti = SimpleNamespace(xcom_pull=lambda task_ids: results if isinstance(task_ids, list) else results[0])
     assert pulled({"ti": ti}, "examine") == [result for result in results if result]
+
+
+@pytest.mark.parametrize(
+    ("folders", "wrong"), [(["a"], None), (["a", "b", "c"], "examine or take_away failed for b, c"), (None, "discover failed"), ([], None)]
+)
+def test_a_part_that_failed_fails_the_run(folders: list[str] | None, wrong: str | None) -> None:
+    """Whatever came through is told all the same."""
+    said = incomplete(folders, [{"folder": "a"}] if folders else [])
+    assert (said is None) if wrong is None else (said or "").startswith(wrong)
 
 
 def test_what_needs_a_person() -> None:
