@@ -4,7 +4,7 @@
 ## What it does
 Lets a person start, stop, restart or upgrade streams. It checks that the request makes sense, has a risky one approved,
 writes down what is wanted, with your name and reason, wakes `streams_watch`, which acts, and ends when every stream is as
-wanted. It touches no driver itself.
+wanted. It touches no driver itself; only a checkpoint of a stopped stream that is retired or restored it moves at once.
 
 * **start** brings a stream up that is down; one that runs is left alone. Loses and doubles nothing.
 * **stop** lets the driver finish the batch in flight and then end. The stream stays down until somebody starts it. Nothing
@@ -25,6 +25,14 @@ wanted. It touches no driver itself.
   what proves it, and what Kafka has deleted meanwhile: that alone is lost. What cannot be proven is refused with the reason. The
   watchdog makes the plan anew in the start itself; if that loses more than was said, nothing is touched and the stream is held
   again. What lies in the place of the checkpoint goes whole into the quarantine.
+* **retire** puts the checkpoint of one stream, which must be stopped and have no driver, whole into the quarantine, with who and why. It
+  refuses one that is damaged, is not the one that it was, or whose tables have later batches of its query. Its stream is not
+  started until it is restored or rebuilt. The field `checkpoint` names a folder that no stream claims instead; then also nothing
+  may have written to it for a day.
+* **restore** puts the newest checkpoint of the stream that lies in the quarantine back into its place, or the entry or backup that the
+  field `checkpoint` names, equal in every byte. The stream must be stopped, and stays so: use start. What lies in the place goes into
+  the quarantine. If it is not the checkpoint that the stream was last seen with, the question says so, and the next start is
+  that of an adopted one. A backup goes back only if its table stands where the backup does.
 * **skip-poison** starts a stream that is held with the verdict POISONED: exactly the records that the verdict names go to
   `silver_dlq_trades` as `poison_skipped`, all others are processed as ever. It refuses a stream that is not held so, and every
   Bronze stream. Silver does **not have** those records.
@@ -32,7 +40,7 @@ wanted. It touches no driver itself.
 A driver that cannot finish its batch is killed at the deadline, and the log of `reach` and the audit log say so; the next
 driver replays that batch, so nothing is lost by it either.
 
-**Approvals.** To stop a layer or all streams, to adopt, to rebuild and to skip, somebody must approve under *Required Actions* of the run. The
+**Approvals.** To stop a layer or all streams, to adopt, rebuild, retire, restore and skip, somebody must approve under *Required Actions* of the run. The
 question says which streams, how far they are behind and what can go wrong. A no, or no answer in time, changes nothing: the
 run ends with its later tasks skipped, and the audit log names who said it.
 
@@ -72,7 +80,7 @@ with platform_dag(
     runbook=__doc__,
     description="Start, stop, restart or upgrade streams: checks and records what is wanted, has risky requests approved, waits until it is so",
     tags={Tag.STREAMS, Tag.ACTS, Tag.MANUAL},
-    params={"stream": forms.stream_choice(), "action": forms.action_choice(), "reason": forms.reason()},
+    params={"stream": forms.stream_choice(), "action": forms.action_choice(), "checkpoint": forms.checkpoint_choice(), "reason": forms.reason()},
     # Requests that wait for an approval must not keep an urgent one waiting.
     max_active_runs=16,
     # Longer than the longest approval and the longest way that platform.yaml may allow.
@@ -84,7 +92,15 @@ with platform_dag(
     # An answer within the same second finds the worker process still leaving, and Airflow fails the task for it: it asks again.
     approve = AskApproval(task_id="approve", check_task_id="check", retries=2, retry_delay=timedelta(seconds=2))
     prove = ProveUpgrade(task_id="prove", execution_timeout=timedelta(minutes=30))
-    record = RecordWish(task_id="record", check_task_id="check", approve_task_id="approve", prove_task_id="prove", outlets=[STREAMS])
+    # It also moves a checkpoint that is retired or goes back, of which every file is read.
+    record = RecordWish(
+        task_id="record",
+        check_task_id="check",
+        approve_task_id="approve",
+        prove_task_id="prove",
+        outlets=[STREAMS],
+        execution_timeout=timedelta(minutes=20),
+    )
     # It only waits and reads, and Airflow may fail a deferred task whose worker process was slow to leave.
     reach = ReachWish(task_id="reach", record_task_id="record", execution_timeout=timedelta(minutes=65), retries=2, retry_delay=timedelta(seconds=2))
     check >> approve >> prove >> record >> reach

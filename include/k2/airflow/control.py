@@ -6,14 +6,16 @@ Only the watchdog acts on streams. This module writes down wishes and reads how 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from k2.airflow import moving
 from k2.checkpoints import survey
 from k2.checkpoints.doctor import Health
+from k2.checkpoints.quarantine import Refused
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
 from k2.launchers import rebuilding
@@ -25,7 +27,7 @@ from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
 from k2.registry.shadow import LIMIT_SECONDS, Outcome, Shadow
 from k2.registry.wishes import Standing, Wish
-from k2.state import audit, certificates, skips
+from k2.state import audit, certificates, retired, skips
 from k2.state import streams as state
 from k2.state.database import Connection, connect
 from k2.supervision import wishes
@@ -46,12 +48,18 @@ class Request:
     reason: str
     who: str
     run_id: str
+    checkpoint: str = ""
+    """Of retire and restore: a folder, or what lies in the quarantine or among the backups, by its name."""
+
+    def __str__(self) -> str:
+        return f"{self.wish} of {self.checkpoint or self.choice}"
 
     @classmethod
     def of(cls, context: Any) -> Request:
         """The request of a task's run."""
         params, run = context["params"], context["dag_run"]
-        return cls(Wish(params["action"]), params["stream"], params["reason"], run.triggering_user_name or "unknown", run.run_id)
+        who = run.triggering_user_name or "unknown"
+        return cls(Wish(params["action"]), params["stream"], params["reason"], who, run.run_id, (params.get("checkpoint") or "").strip())
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,12 @@ class Checked:
 
 def check(runtime: Runtime, request: Request) -> Checked:
     """Raises RequestRefused with every objection, or database.StateUnavailable. Records nothing."""
+    if request.wish.moves:
+        planned = _moving(runtime, request)
+        body = wishes.asking_to_move(request.who, request.wish, str(planned.subject), request.reason, planned.sentence, runtime.platform)
+        return Checked([planned.target], risky=True, body=body, loss={"sentence": planned.sentence})
+    if request.checkpoint:
+        raise RequestRefused(f"checkpoint: {request.checkpoint!r} with action {request.wish.value!r}: only retire and restore take one: leave it empty")
     with connect(runtime, "reader") as connection:
         standings = _unobjectionable(runtime, connection, request)
         told = _told(runtime, connection, request)
@@ -77,6 +91,31 @@ def check(runtime: Runtime, request: Request) -> Checked:
     about = [s for s in standings if s.stream in streams]
     body = wishes.asking(request.who, request.wish, request.choice, request.reason, about, certified, runtime.platform, told["sentence"] if told else "")
     return Checked(streams, risky=True, body=body, loss=told)
+
+
+def _moving(runtime: Runtime, request: Request) -> moving.Planned:
+    """What retiring or restoring would do now. Raises RequestRefused."""
+    try:
+        with connect(runtime, "reader") as connection:
+            return moving.plan(runtime, connection, request.wish, request.choice, request.checkpoint)
+    except Refused as error:
+        raise RequestRefused(f"Nothing was recorded. {error}") from None
+
+
+def _move(runtime: Runtime, request: Request, approved_by: str | None, shown: dict[str, Any] | None) -> dict[str, int]:
+    """Retire or restore as it was approved. Returns the generation of the stream, if there is one. Raises RequestRefused."""
+    planned = _moving(runtime, request)
+    if shown is None or planned.sentence != shown["sentence"]:
+        raise RequestRefused(f"Nothing was done. By now it would be: {planned.sentence}: ask again")
+    try:
+        because = moving.carry_out(runtime, planned, who=request.who, reason=request.reason)
+    except Refused as error:
+        raise RequestRefused(f"It was not done: {error}") from None
+    conclude(runtime, request, {planned.target: ("done", because)}, decided_by=approved_by)
+    if planned.subject.stream is None:
+        return {}
+    with connect(runtime, "reader") as connection:
+        return {planned.subject.stream: state.wanted(connection, planned.subject.stream).generation}
 
 
 def _told(runtime: Runtime, connection: Connection, request: Request) -> dict[str, Any] | None:
@@ -110,7 +149,9 @@ def _unobjectionable(runtime: Runtime, connection: Connection, request: Request)
         chosen = wishes.in_order(request.wish, wishes.select(request.choice, runtime.platform), runtime.platform)
     except ValueError as error:
         raise RequestRefused(str(error)) from None
-    standings = audit.standings(connection, chosen)
+    tombstones = {runtime.platform.streams[name].checkpoint: name for name in chosen}
+    gone = {tombstones[folder]: str(found) for folder, found in retired.all_of(connection).items() if folder in tombstones}
+    standings = [replace(s, retired=gone.get(s.stream)) for s in audit.standings(connection, chosen)]
     broken = _broken(runtime, request.choice) if request.wish is Wish.REBUILD and not wishes.names_several(request.choice) else None
     if found := wishes.objections(request.wish, request.choice, standings, datetime.now(UTC), broken):
         raise RequestRefused("Nothing was recorded. " + " ".join(found))
@@ -186,6 +227,7 @@ def record(
     """Write down the wish for each stream, all or none. Returns the generation to wait for, per stream.
 
     `proven` is the fingerprint of what a shadow has tried, `shown` what whoever approved an adoption or a rebuild was told.
+    Retiring and restoring are done here: their streams are stopped and stay so, and no driver is touched.
     Raises RequestRefused when the request makes no sense any more, or needs an approval or a proof that it does not have.
     """
     wish = request.wish
@@ -193,6 +235,8 @@ def record(
         raise RequestRefused(f"action: {wish.value!r} of {request.choice!r}: the code or configuration of now is not what was tried: ask again")
     if wishes.needs_approval(wish, request.choice) and approved_by is None:
         raise RequestRefused(f"action: {wish.value!r} of {request.choice!r} needs an approval, and nobody gave one: ask again")
+    if wish.moves:
+        return _move(runtime, request, approved_by, shown)
     wants = {}
     with connect(runtime, "control") as connection:
         standings = _unobjectionable(runtime, connection, request)
@@ -228,7 +272,7 @@ def conclude(runtime: Runtime, request: Request, outcomes: dict[str, tuple[str, 
     """Add what became of a request to the audit log: per stream an outcome and a sentence."""
     with connect(runtime, "control") as connection:
         for stream, (outcome, because) in outcomes.items():
-            stands = audit.standing(connection, stream).as_audit()
+            stands = audit.standing(connection, stream).as_audit() if stream in runtime.platform.streams else {}
             audit.record(
                 connection,
                 who=request.who,

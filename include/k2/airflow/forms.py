@@ -34,6 +34,8 @@ ACTIONS = {
     "upgrade": "upgrade: try the code and configuration of now on a copy of its checkpoint, then restart",
     "adopt": "adopt: start one that is held as REWIND, although its place is not the one that it had (needs an approval)",
     "rebuild": "rebuild: make a checkpoint that is gone, damaged or held as REWIND or INCOMPATIBLE again from its tables, and start it (needs an approval)",
+    "retire": "retire: put the checkpoint of a stopped stream, or one that no stream claims, into the quarantine (needs an approval)",
+    "restore": "restore: put a checkpoint back that lies in the quarantine, or a backup (needs an approval)",
     "skip-poison": "skip-poison: send the records that a POISONED stream fails at to the dead-letter table, and start it (needs an approval)",
 }
 
@@ -42,11 +44,21 @@ def action_choice() -> Param:
     return Param(
         "restart",
         title="Action",
-        description="start, stop, restart and upgrade lose and double nothing. Stopping a layer or all streams, adopt, rebuild and skip-poison wait for "
-        "an approval. adopt: by the reason why the stream is held, rows can be in its tables twice, or missing.",
+        description="start, stop, restart and upgrade lose and double nothing. Stopping a layer or all streams, adopt, rebuild, retire, restore and "
+        "skip-poison wait for an approval. adopt: by the reason why the stream is held, rows can be in its tables twice, or missing.",
         type="string",
         enum=list(ACTIONS),
         values_display=ACTIONS,
+    )
+
+
+def checkpoint_choice() -> Param:
+    return Param(
+        None,
+        title="Checkpoint",
+        description="Only for retire and restore, and empty for the stream's own. retire: a folder that no stream claims. restore: such a folder, or the "
+        "name of an entry of the quarantine or of a backup; without one the newest checkpoint in the quarantine goes back.",
+        type=["null", "string"],
     )
 
 

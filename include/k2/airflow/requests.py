@@ -56,7 +56,7 @@ class AskApproval(ApprovalOperator):
             return {"needed": False}
         request = control.Request.of(context)
         minutes = load_runtime().platform.control.approval_minutes
-        self.subject = f"{request.who} asks for {request.wish} of {request.choice}"
+        self.subject = f"{request.who} asks for {request}"
         self.body = checked["body"]
         self.response_timeout = timedelta(minutes=minutes)
         self.log.info("Waiting %s minutes for an approval, under Required Actions of this run:\n%s", minutes, self.body)
@@ -81,7 +81,7 @@ class AskApproval(ApprovalOperator):
 
         request, streams = control.Request.of(context), context["ti"].xcom_pull(task_ids=self.check_task_id)["streams"]
         because = f"rejected by {who}: nothing was changed" if who else "nobody approved it in time: nothing was changed"
-        self.log.warning("%s of %s: %s", request.wish, request.choice, because)
+        self.log.warning("%s: %s", request, because)
         context["ti"].xcom_push("outcome", because)
         try:
             control.conclude(load_runtime(), request, {stream: ("rejected", because) for stream in streams}, decided_by=who or NOBODY)

@@ -35,6 +35,18 @@ def table_location(runtime: Runtime, connection: Connection, table: str) -> str 
     return row["metadata_location"] if row else None
 
 
+def newest_batch(runtime: Runtime, connection: Connection, table: str, query: str) -> int | None:
+    """The newest batch of a query that a table's metadata still knows of; None for none. Raises NotKnown."""
+    location = table_location(runtime, connection, table)
+    if location is None:
+        return None
+    try:
+        commits = read_chain(location).commits
+    except (OSError, ValueError, KeyError) as error:
+        raise NotKnown(f"the metadata of {table} cannot be read: {type(error).__name__}: {error}") from error
+    return max((c.batch for c in commits if c.query == query and c.batch is not None), default=None)
+
+
 class Preflight:
     """Begins to ask Kafka when it is made, if the stream reads a topic. Each is for one start."""
 
@@ -88,15 +100,9 @@ class Preflight:
         Spark would give the numbers of such batches to new records, and the table would take those for what it has already.
         """
         table = self._spec.writes[0]
-        location = table_location(self._runtime, connection, table)
-        if location is None or checkpoint.query_id is None:
-            return None
-        try:
-            commits = read_chain(location).commits
-        except (OSError, ValueError, KeyError) as error:
-            raise NotKnown(f"the metadata of {table} cannot be read: {type(error).__name__}: {error}") from error
-        newest = max((c.batch for c in commits if c.query == checkpoint.query_id and c.batch is not None), default=-1)
-        return newest if newest > (-1 if checkpoint.last_offset_batch is None else checkpoint.last_offset_batch) else None
+        newest = newest_batch(self._runtime, connection, table, checkpoint.query_id) if checkpoint.query_id is not None else None
+        planned = -1 if checkpoint.last_offset_batch is None else checkpoint.last_offset_batch
+        return newest if newest is not None and newest > planned else None
 
     def _of_topic(self, checkpoint: Checkpoint) -> Loss | None:
         assert checkpoint.committed is not None

@@ -24,10 +24,12 @@ from k2.launchers.client import AgentClient, AgentUnavailable
 from k2.launchers.retention import NotKnown, Preflight
 from k2.registry.observed import DriverState, Wanted
 from k2.registry.runtime import Runtime
-from k2.state import database, streams
+from k2.state import database, retired, streams
 from k2.state.locks import WAIT_MS, Locked, lock_checkpoint
 
 log = logging.getLogger(__name__)
+
+RETIRED_ADVICE = "use streams_control with restore to bring it back, or with rebuild to have another one made from its tables"
 
 
 class NotSafe(RuntimeError):
@@ -113,6 +115,8 @@ def start(
                 raise NotWanted(f"{stream} is now wanted {wanted.desired}, generation {wanted.generation}; the start was for generation {generation}")
             if wanted.fence != fence:
                 raise streams.LostRace(f"the fence of {stream} is {wanted.fence}, no longer {fence}: another watchdog has started it")
+            if not wanted.rebuilding and (tombstone := retired.of(connection, runtime.checkpoint(stream).name)):
+                raise NotKnown(f"{tombstone}: {RETIRED_ADVICE}")
             if has_open_intent(wanted):
                 return _Intent(fence, True, wanted.launch_detected_at is not None, streams.accepted_loss(connection, stream, fence))
             if wanted.rebuilding and not older_ended:
@@ -189,6 +193,7 @@ def _rebuild(runtime: Runtime, connection: database.Connection, stream: str, fen
     if rebuilding.loses_more(told, made):
         raise _LossAhead(Loss(f"to make its checkpoint again would lose more by now than whoever approved it was told: {made.sentence()}"), adopted=False)
     rebuilding.replace(made, runtime.checkpoint(stream), fence)
+    retired.forget(connection, runtime.checkpoint(stream).name)
     streams.expect_new_checkpoint(connection, stream)
     streams.record_rebuild(connection, stream, fence, rebuilding.lost(made), rebuilding.begins_after(made))
 

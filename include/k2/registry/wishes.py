@@ -16,6 +16,10 @@ class Wish(StrEnum):
     """Start it from its checkpoint as that is now, though it is not what was seen before."""
     REBUILD = "rebuild"
     """Start it from a checkpoint that is made again from its tables."""
+    RETIRE = "retire"
+    """Put its checkpoint into the quarantine: nobody wants it any more."""
+    RESTORE = "restore"
+    """Put a checkpoint back that lies in the quarantine, or a backup."""
     SKIP_POISON = "skip-poison"
     """Send the records that a POISONED stream fails at to the dead-letter table, and start it."""
     UPGRADE = "upgrade"
@@ -23,7 +27,12 @@ class Wish(StrEnum):
 
     @property
     def desired(self) -> str:
-        return "stopped" if self is Wish.STOP else "running"
+        return "stopped" if self in (Wish.STOP, Wish.RETIRE, Wish.RESTORE) else "running"
+
+    @property
+    def moves(self) -> bool:
+        """Whether it moves a checkpoint, of a stream that is stopped and stays so, or of none."""
+        return self in (Wish.RETIRE, Wish.RESTORE)
 
 
 class Selection(StrEnum):
@@ -52,6 +61,8 @@ class Standing:
     """The identity and the highest committed batch that its checkpoint was ever seen with."""
     batch: int | None = None
     lag_rows: int | None = None
+    retired: str | None = None
+    """That its checkpoint is retired, since when and by whom."""
 
     def as_audit(self) -> dict[str, Any]:
         """What the audit log keeps of it."""

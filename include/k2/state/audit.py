@@ -45,7 +45,7 @@ def record(
 ) -> None:
     """Add one row. `request` ties the rows of one request together: the id of its run.
 
-    `outcome` is recorded, nothing to do, reached, missed, rejected, refused or incompatible.
+    `outcome` is recorded, done, nothing to do, reached, missed, rejected, refused or incompatible.
     """
     connection.execute(
         "INSERT INTO k2.audit (who, action, target, reason, before, after, outcome, request, approved_by) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",

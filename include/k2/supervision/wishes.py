@@ -15,7 +15,7 @@ REBUILT_FROM = frozenset({Verdict.REWIND, Verdict.INCOMPATIBLE})
 """Verdicts that say that a stream does not go on from its checkpoint."""
 HELD_AS: dict[Wish, Verdict] = {Wish.ADOPT: Verdict.REWIND, Wish.SKIP_POISON: Verdict.POISONED}
 """Wishes that only make sense for a stream that is held with this verdict."""
-RISKY = frozenset({*HELD_AS, Wish.REBUILD})
+RISKY = frozenset({*HELD_AS, Wish.REBUILD, Wish.RETIRE, Wish.RESTORE})
 """Wishes that may lose or double records: a second person looks at them first. Each is for one stream."""
 ANOTHER_DRIVER = frozenset({Wish.RESTART, Wish.UPGRADE})
 VERDICT_LIMIT = timedelta(minutes=5)
@@ -72,7 +72,9 @@ def in_order(wish: Wish, streams: Iterable[str], platform: Platform) -> list[str
 
 
 def targets(wish: Wish, choice: str, standings: Sequence[Standing]) -> list[str]:
-    """The streams that a wish is about: another driver for several leaves alone what somebody has stopped."""
+    """The streams that a wish is about: another driver for several leaves alone what somebody has stopped, any driver what somebody has retired."""
+    if names_several(choice) and wish is not Wish.STOP:
+        standings = [s for s in standings if s.retired is None]
     if wish in ANOTHER_DRIVER and names_several(choice):
         return [s.stream for s in standings if s.desired == "running"]
     return [s.stream for s in standings]
@@ -89,13 +91,16 @@ def objections(wish: Wish, choice: str, standings: Sequence[Standing], now: date
         ]
     chosen = targets(wish, choice, standings)
     if not chosen:
-        return [f"action: {wish.value!r} of {str(choice)!r}: all of its streams are stopped: use action 'start'"]
+        fix = " or retired: use action 'restore' for one of them" if any(s.retired for s in standings) else ": use action 'start'"
+        return [f"action: {wish.value!r} of {str(choice)!r}: all of its streams are stopped{fix}"]
     if names_several(choice) and wish is not Wish.UPGRADE:
         return []
     return [f"action: {wish.value!r} of {s.stream}: {why}" for s in standings if s.stream in chosen and (why := _objection(wish, s, now, broken))]
 
 
 def _objection(wish: Wish, stream: Standing, now: datetime, broken: str | None) -> str | None:
+    if stream.retired and wish not in (Wish.STOP, Wish.REBUILD) and not wish.moves:
+        return f"{stream.retired}: use action 'restore' to bring it back, or 'rebuild' to have another one made from its tables"
     fresh = stream.verdict is not None and stream.seen_at is not None and now - stream.seen_at <= VERDICT_LIMIT
     if needed := HELD_AS.get(wish):
         if not fresh:
@@ -185,6 +190,14 @@ def progress(desired: str, generation: int, wanted: Wanted, verdict: Verdict | N
     if verdict in HEALTHY:
         return Progress(True, True, f"{verdict}: {because}{before}")
     return Progress(False, False, f"launched, no commit yet: {verdict or 'no verdict yet'}: {because}{before}")
+
+
+def asking_to_move(who: str, wish: Wish, what: str, reason: str, found: str, platform: Platform) -> str:
+    """The same of a checkpoint that is retired or goes back."""
+    return (
+        f"**{who}** asks for **{wish}** of **{what}**: {reason}\n\n**What it does.** {found}.\n\n"
+        f"No answer within {platform.control.approval_minutes} minutes is a no, and changes nothing."
+    )
 
 
 def asking(

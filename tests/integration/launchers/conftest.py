@@ -349,7 +349,7 @@ class Ends:
 def watched(own_database: Runtime, agent: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     database.register(own_database, own_database.platform)
     with database.connect(own_database, "admin") as admin:
-        admin.execute("TRUNCATE k2.skips, k2.launches, k2.outages, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
+        admin.execute("TRUNCATE k2.retired, k2.skips, k2.launches, k2.outages, k2.verdicts, k2.incidents, k2.audit, k2.watchers, public.iceberg_tables")
         admin.execute(
             "UPDATE k2.streams SET desired = 'running', generation = 1, fence = 0, forgiven_fence = 0, known_query_id = NULL, known_batch = NULL, "
             "held_for = NULL, adopted_generation = NULL, rebuild_generation = NULL"

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from k2.airflow import control
 from k2.checkpoints.manifest import Kind
 from k2.checkpoints.quarantine import Entry, entries, quarantine_of
 from k2.checkpoints.reader import read_offsets, read_tail
-from k2.launchers import rebuilding
+from k2.launchers import rebuilding, retiring
 from k2.launchers import start as protocol
 from k2.launchers.client import AgentClient
 from k2.registry.history import Launch
 from k2.registry.observed import Action, Verdict
 from k2.registry.wishes import Wish
-from k2.state import certificates, database, streams
+from k2.state import certificates, database, retired, streams
 
 from ...tables import Written, run
+from .killing import Killed, Steps
 
 STREAM, SILVER = "bronze_binance", "silver_binance"
 FOLDER = "bronze-binance"
@@ -164,6 +163,19 @@ def test_what_lies_in_its_place_is_kept_whole(watched: Watched, tables: Tables) 
     assert (entry.manifest.kind, entry.manifest.folder, entry.manifest.about) == (Kind.REPLACED, FOLDER, {"fence": 2})
 
 
+def test_a_retired_stream_gets_another_checkpoint(watched: Watched, tables: Tables) -> None:
+    """Also when what was retired is no longer in the quarantine: the tombstone goes with the launch."""
+    checkpoint = up(watched, tables)
+    watched.want("stopped")
+    watched.watch()
+    watched.look()
+    retiring.retire(watched.runtime, retiring.Subject(FOLDER, STREAM), who="ann", reason="nobody reads it")
+    approve(watched, ask(watched))
+    assert watched.watch()[STREAM].fence == 2 and checkpoint.exists()
+    with database.connect(watched.runtime, "reader") as connection:
+        assert retired.of(connection, FOLDER) is None
+
+
 def test_silver_goes_on_as_the_same_query(watched: Watched, tables: Tables) -> None:
     """Somebody has stopped it. Its newest batch is planned once more, the one before is committed, and the known identity is what it must be."""
     up(watched, tables)
@@ -293,39 +305,6 @@ def test_the_lock_of_the_checkpoint_is_waited_for(watched: Watched, tables: Tabl
     assert watched.watch()[STREAM].fence == 2
 
 
-class Killed(BaseException):
-    """What stands for kill -9: nobody catches it."""
-
-
-class Steps:
-    """Every statement, commit, call to the host agent and rename of a start; it is killed before or after one of them."""
-
-    def __init__(self, at: int, before: bool) -> None:
-        self.passed = 0
-        self._at, self._before = at, before
-
-    def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*args: Any, **kwargs: Any) -> Any:
-            self.passed += 1
-            due = self.passed == self._at
-            if due and self._before:
-                raise Killed
-            result = call(*args, **kwargs)
-            if due:
-                raise Killed
-            return result
-
-        return step
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-            owners = [(psycopg.Connection, "execute"), (psycopg.Connection, "commit"), (AgentClient, "_call"), (Path, "rename"), (rebuilding, "plan")]
-            for owner, name in owners:
-                patch.setattr(owner, name, self._around(getattr(owner, name)))
-            yield
-
-
 @pytest.mark.parametrize("before", [True, False])
 def test_killed_at_any_step_it_is_done_once(watched: Watched, tables: Tables, before: bool) -> None:
     """The next start does it again from the beginning, or goes on with what was recorded: one launch, one checkpoint, the old one kept once."""
@@ -337,7 +316,7 @@ def test_killed_at_any_step_it_is_done_once(watched: Watched, tables: Tables, be
         broken = _ready(watched, checkpoint, query)
         steps = Steps(at, before)
         try:
-            with steps.installed():
+            with steps.installed((rebuilding, "plan")):
                 _start(watched)
         except Killed:
             assert _is_old(checkpoint, broken) or put_away(watched), "the old one is nowhere"

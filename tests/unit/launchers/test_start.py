@@ -16,7 +16,9 @@ from k2.checkpoints.quarantine import entries, quarantine_of
 from k2.checkpoints.retention import Loss
 from k2.launchers import start as protocol
 from k2.launchers.client import AgentUnavailable
+from k2.launchers.retention import NotKnown
 from k2.registry.observed import Wanted
+from k2.state.retired import Tombstone
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STREAM = "bronze_binance"
@@ -34,6 +36,7 @@ class World:
         self.loss: Loss | None = None
         self.overtaken: int | None = None
         self.told: Loss | None = None
+        self.tombstone: Tombstone | None = None
         self.runtime: Any = SimpleNamespace(checkpoint=lambda stream: folder / "checkpoints" / stream, accepted_loss=lambda *_: folder / "run" / "loss.json")
         self.agent: Any = SimpleNamespace(drivers=dict, launch=self.launch)
         (folder / "checkpoints" / STREAM).mkdir(parents=True)
@@ -44,6 +47,7 @@ class World:
         monkeypatch.setattr(protocol.streams, "wanted", lambda *_: self.wanted)
         monkeypatch.setattr(protocol.streams, "raise_fence", self.raise_fence)
         monkeypatch.setattr(protocol.streams, "adopted_loss", lambda *_: self.told.as_dict() if self.told else None)
+        monkeypatch.setattr(protocol.retired, "of", lambda *_: self.tombstone)
         for name in ("ended", "launched", "hold", "record_adoption", "expect_new_checkpoint", "accepted_loss"):
             monkeypatch.setattr(protocol.streams, name, self.note(name))
 
@@ -153,6 +157,16 @@ def test_an_adoption_is_used_up_by_a_commit(world: World) -> None:
     with pytest.raises(protocol.NotSafe):
         world.start()
     assert [step[0] for step in world.did] == ["hold"]
+
+
+@pytest.mark.parametrize("entry", [None, "bronze-1"])
+def test_nothing_starts_on_a_retired_checkpoint(world: World, entry: str | None) -> None:
+    """Nor in its place, also while it is being retired, and with an intent that is open: the words say who did it and what to do."""
+    world.tombstone = Tombstone("bronze", NOW, "ann", "nobody reads it", entry)
+    for world.wanted in (STANDS, replace(STANDS, launched_at=None, ended_at=None, first_commit_at=None)):
+        with pytest.raises(NotKnown, match="bronze is retired, .* by ann: nobody reads it: use streams_control with restore to bring it back, or with rebuild"):
+            world.start()
+    assert world.did == []
 
 
 def test_a_start_that_is_continued_tells_its_driver_the_same(world: World) -> None:

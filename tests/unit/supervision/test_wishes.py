@@ -169,6 +169,22 @@ def test_some_things_are_done_to_one_stream_at_a_time(wish: Wish, choice: Select
     assert found == f"stream: '{choice}' with action '{wish}': that is done to one stream at a time: choose one of bronze_kraken, silver_kraken"
 
 
+RETIRED: dict[str, Any] = {**STOPPED, "retired": "its checkpoint x is retired, since then, by ann: nobody reads it"}
+
+
+@pytest.mark.parametrize("wish", [Wish.START, Wish.RESTART, Wish.UPGRADE, Wish.ADOPT, Wish.SKIP_POISON])
+def test_a_retired_stream_is_brought_back_first(wish: Wish) -> None:
+    """Whatever would start it says who retired it, and of several it is left alone; it can be stopped, restored and rebuilt."""
+    (found,) = objections(wish, "bronze_kraken", [standing(**RETIRED)], NOW)
+    assert "by ann: nobody reads it: use action 'restore' to bring it back, or 'rebuild'" in found
+    mixed = [standing(**RETIRED), standing("bronze_binance")]
+    assert targets(wish, "bronze", mixed) == ["bronze_binance"] and targets(Wish.STOP, "bronze", mixed) == ["bronze_kraken", "bronze_binance"]
+    assert all(objections(other, "bronze_kraken", [standing(**RETIRED)], NOW) == [] for other in (Wish.STOP, Wish.REBUILD, Wish.RESTORE))
+    if wish in (Wish.START, Wish.RESTART, Wish.UPGRADE):
+        (found,) = objections(wish, "bronze", mixed[:1], NOW)
+        assert found.endswith("all of its streams are stopped or retired: use action 'restore' for one of them")
+
+
 def test_an_upgrade_of_several_is_for_all_of_them() -> None:
     """One that could not be tried keeps the others waiting, but one that somebody has stopped does not."""
     assert objections(Wish.UPGRADE, "bronze", [standing(), standing("bronze_binance", **STOPPED)], NOW) == []
@@ -217,6 +233,8 @@ def test_readers_stop_first_and_start_last() -> None:
         (Wish.STOP, "all", True),
         (Wish.ADOPT, "bronze_kraken", True),
         (Wish.REBUILD, "bronze_kraken", True),
+        (Wish.RETIRE, "bronze_kraken", True),
+        (Wish.RESTORE, "bronze_kraken", True),
         (Wish.SKIP_POISON, "silver_kraken", True),
         (Wish.UPGRADE, "bronze_kraken", False),
     ],
