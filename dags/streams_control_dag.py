@@ -88,7 +88,8 @@ with platform_dag(
     task_timeout=timedelta(minutes=1),
     allowed_run_types={DagRunType.MANUAL},
 ):
-    check = CheckRequest(task_id="check")
+    # A rebuild is planned from whole tables, and a checkpoint that is moved is examined.
+    check = CheckRequest(task_id="check", execution_timeout=timedelta(minutes=10))
     # An answer within the same second finds the worker process still leaving, and Airflow fails the task for it: it asks again.
     approve = AskApproval(task_id="approve", check_task_id="check", retries=2, retry_delay=timedelta(seconds=2))
     prove = ProveUpgrade(task_id="prove", execution_timeout=timedelta(minutes=30))

@@ -46,7 +46,7 @@ def test_no_import_errors_and_no_deprecations(parsed: dict[str, Any]) -> None:
     """Deprecation and future warnings are errors, and none was merely captured."""
     assert parsed["errors"] == {}
     assert parsed["warnings"] == {}
-    assert len(parsed["dags"]) == 6
+    assert len(parsed["dags"]) == 7
 
 
 @pytest.mark.parametrize("package", HEAVY)

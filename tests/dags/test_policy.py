@@ -18,6 +18,7 @@ EXPECTED = {
     "streams_control": {Tag.STREAMS, Tag.ACTS, Tag.MANUAL},
     "maintenance_window": {Tag.STREAMS, Tag.ACTS, Tag.MANUAL},
     "checkpoints_prune": {Tag.CHECKPOINTS, Tag.ACTS},
+    "checkpoints_backup": {Tag.CHECKPOINTS, Tag.ACTS},
     "iceberg_maintenance": {Tag.TABLES, Tag.READS},
     "platform_health": {Tag.HEALTH, Tag.READS},
 }

@@ -14,11 +14,12 @@ def declared_streams() -> dict[str, str]:
     return {name: stream["type"] for name, stream in registry["streams"].items()}
 
 
-def stream_choice() -> Param:
+def stream_choice(default: str | None = None) -> Param:
+    """The first stream is chosen unless a default says otherwise."""
     streams = declared_streams()
     layers = sorted(set(streams.values()))
     return Param(
-        next(iter(streams)),
+        default or next(iter(streams)),
         title="Stream",
         description="One stream, or every stream of a layer, or all of them.",
         type="string",
