@@ -18,7 +18,8 @@ On the first of each month at 03:00 UTC for all streams, or by hand for those th
 example.
 
 ## What a failure means
-`back_up` of one stream failed: it has no backup of now, its log says why, and the older ones are still there; the others go on.
+`back_up` of one stream failed: it has no backup of now, its log says why, and the older ones are still there; the others go on, and
+`report` fails for it at the end.
 *could not be copied in 3 attempts*: Spark removed files while they were read; run it again. *is under way*: a start or another
 action held the checkpoint; run it again. *has no batch committed*: the stream has not committed yet. Anything else: `./k2
 checkpoints doctor` says what is wrong with the checkpoint.

@@ -51,7 +51,8 @@ Only when a person triggers it, through its form or the REST API. The reason is 
 ## What a failure means
 `check` failed: the request makes no sense for the stream as it is, and nothing was recorded. The error names the field, its
 value and what to do instead. `prove` failed: the stream was not upgraded and runs as before; the error says why, and the
-shadow's log is under `logs/drivers/shadows` of the platform's home. `reach` failed: the wish was recorded, but a stream was
+shadow's log is under `logs/drivers/shadows` of the platform's home. `record` failed: it says whether nothing was recorded, or why a
+checkpoint was not moved; it is where it was. `reach` failed: the wish was recorded, but a stream was
 not as wanted at the deadline. The error names it, and what the watchdog last said of it. The watchdog goes on trying; a later
 success needs no second run.
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
+from k2.airflow.pruning_tasks import pulled
+
 
 class ChooseStreams(BaseOperator):
     """Names the streams whose checkpoints are backed up."""
@@ -53,9 +55,13 @@ class ReportBackups(BaseOperator):
         from k2.airflow import backing
         from k2.registry.runtime import load_runtime
 
-        pull = context["ti"].xcom_pull
-        written = backing.report(load_runtime(), pull(task_ids=self.choose_task_id), list(pull(task_ids=self.back_up_task_id) or []))
+        streams = context["ti"].xcom_pull(task_ids=self.choose_task_id) or []
+        written = backing.report(load_runtime(), streams, pulled(context, self.back_up_task_id))
         self.log.info("\n%s", written.markdown)
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = written.summary
-        return written.result | {"markdown": written.markdown}
+        result = written.result | {"markdown": written.markdown}
+        if failed := written.summary["failed"]:
+            context["ti"].xcom_push("return_value", result)
+            raise backing.BackupFailed(f"no backup of {', '.join(failed)}: see the log of each in back_up")
+        return result

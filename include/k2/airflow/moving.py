@@ -84,6 +84,8 @@ def _subject(runtime: Runtime, stream: str, named: str) -> tuple[Subject, str | 
 
 
 def _retired(runtime: Runtime, subject: Subject) -> str:
+    if not (runtime.checkpoints / subject.folder).exists():
+        return f"{subject} is in the quarantine already, and the retiring was interrupted: its tombstone gets to say where it lies"
     tail = read_tail(runtime.checkpoints / subject.folder)
     days = runtime.platform.checkpoints.quarantine_days
     at = f", at {tail.last_commit_at:%Y-%m-%d %H:%M:%S} UTC" if tail.last_commit_at else ""

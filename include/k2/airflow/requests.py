@@ -132,7 +132,7 @@ class RecordWish(BaseOperator):
         since = datetime.now(UTC)
         shown = context["ti"].xcom_pull(task_ids=self.check_task_id)["loss"]
         wants = control.record(load_runtime(), request, approved_by=approved_by, proven=proof.get("made_of"), shown=shown)
-        self.log.info("Recorded: %s of %s, approved by: %s. Generations: %s", request.wish, ", ".join(wants), approved_by or "nobody had to", wants)
+        self.log.info("%s: %s, approved by: %s. Generations: %s", "Done" if request.wish.moves else "Recorded", request, approved_by or "nobody had to", wants)
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {"who": request.who, "action": str(request.wish), "streams": list(wants)}
         return {"desired": request.wish.desired, "wants": wants, "since": since.isoformat()}

@@ -96,9 +96,9 @@ def retire(runtime: Runtime, subject: Subject, *, who: str, reason: str) -> Entr
 def unfit(runtime: Runtime, connection: database.Connection, subject: Subject) -> str | None:
     """Why a checkpoint must not be retired; None when it may: it is whole, and its tables have no later batch of its query."""
     path = runtime.checkpoints / subject.folder
-    if begun := retired.of(connection, subject.folder):
-        done = begun.entry is not None and not os.path.lexists(path)
-        return f"{subject.folder} is in the quarantine already, as {begun.entry}: use action 'restore' to bring it back" if done else None
+    begun = retired.of(connection, subject.folder)
+    if begun is not None and not os.path.lexists(path):
+        return f"{subject.folder} is in the quarantine already, as {begun.entry}: use action 'restore' to bring it back" if begun.entry else None
     wanted = streams.wanted(connection, subject.stream) if subject.stream else None
     try:
         tail = read_tail(path)

@@ -43,9 +43,9 @@ def test_no_import_errors_and_nothing_paused(ui: Airflow) -> None:
     """Every DAG is parsed and runs from the first moment; the plugin is loaded."""
     assert ui.get("importErrors")["total_entries"] == 0
     assert ui.get("plugins/importErrors")["total_entries"] == 0
-    dags = wait_for("six DAGs", lambda: found if len(found := ui.get("dags")["dags"]) == 6 else None, 60)
+    dags = wait_for("seven DAGs", lambda: found if len(found := ui.get("dags")["dags"]) == 7 else None, 60)
     assert {d["dag_id"]: d["is_paused"] for d in dags} == dict.fromkeys(
-        ("streams_watch", "streams_control", "maintenance_window", "checkpoints_prune", "iceberg_maintenance", "platform_health"), False
+        ("streams_watch", "streams_control", "maintenance_window", "checkpoints_prune", "checkpoints_backup", "iceberg_maintenance", "platform_health"), False
     )
 
 

@@ -195,7 +195,7 @@ def test_a_retiring_killed_at_any_step_is_completed_or_undone(watched: Watched, 
         begun = tombstone(watched)
         if then is Wish.RETIRE:
             if begun is None or begun.entry is None:
-                do(watched, Wish.RETIRE)
+                assert do(watched, Wish.RETIRE).count("the retiring was interrupted") == (not checkpoint.exists() and places[0] != checkpoint)
             (entry,) = lying(watched)
             now = tombstone(watched)
             assert now is not None and now.entry == entry.folder.name and not checkpoint.exists(), at
@@ -324,3 +324,7 @@ def test_a_folder_that_no_stream_claims_is_named(watched: Watched) -> None:
     (entry,) = lying(watched)
     do(watched, Wish.RESTORE, entry.folder.name)
     assert files(other) == before and checkpoint.exists()
+    do(watched, Wish.RETIRE, "of-last-year")
+    shutil.copytree(checkpoint, other)
+    with pytest.raises(control.RequestRefused, match="and so is the checkpoint of"):
+        control.check(watched.runtime, request(Wish.RETIRE, "of-last-year"))
