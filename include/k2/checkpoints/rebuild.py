@@ -185,8 +185,8 @@ def plan_bronze(
         begins.append(Begin(partition, max(end, kafka[0]), kafka, (held.spans[0][0], end), lost))
     if open_faults:
         return Refusal(
-            f"that Bronze has each record of {topic} once cannot be proven: {_list(open_faults)}. An offset can be missing because it is a mark of a "
-            "transaction or was compacted away; if that is so, or if the loss is known, accept these offsets by name",
+            f"that Bronze has each record of {topic} once cannot be proven: {_list(open_faults)}. Nobody has accepted these offsets as lost; one can be "
+            "missing because it is a mark of a transaction or was compacted away. Find out why, and put a backup back, or adopt the stream",
             open_faults,
         )
     since = bronze.since.isoformat() if bronze.since else None
