@@ -55,7 +55,9 @@ class ReportBackups(BaseOperator):
         from k2.airflow import backing
         from k2.registry.runtime import load_runtime
 
-        streams = context["ti"].xcom_pull(task_ids=self.choose_task_id) or []
+        streams = context["ti"].xcom_pull(task_ids=self.choose_task_id)
+        if streams is None:
+            raise backing.BackupFailed("there is no backup at all, because choose failed: see its log")
         written = backing.report(load_runtime(), streams, pulled(context, self.back_up_task_id))
         self.log.info("\n%s", written.markdown)
         for outlet in self.outlets:
