@@ -304,7 +304,7 @@ def test_a_folder_that_no_stream_claims_is_named(watched: Watched) -> None:
     checkpoint = stopped(watched)
     other = watched.runtime.checkpoints / "of-last-year"
     shutil.copytree(checkpoint, other)
-    refused(watched, Wish.RETIRE, f"of-last-year is of query q, and so is the checkpoint of {STREAM}", "of-last-year")
+    refused(watched, Wish.RETIRE, "of-last-year is of query q, and so is the checkpoint of bronze_", "of-last-year")
     (other / "metadata").write_text('{"id":"z"}')
     refused(watched, Wish.RETIRE, "of-last-year was written to at .* within 24 h: end its query, and ask again", "of-last-year")
     old = time.time() - timedelta(days=40).total_seconds()

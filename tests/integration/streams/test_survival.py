@@ -174,6 +174,7 @@ def test_silver(lab: Lab, registry: Switch, base_stack: Runtime) -> None:
     assert lab.wait_exit(successor, 60) == ExitCode.STOPPED
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_stop_says_whether_it_drained(lab: Lab, schema_id: int, base_stack: Runtime) -> None:
     """Asked to stop, a driver whose batch commits leaves with 0, and one whose batch is blocked leaves in time with a code and a word of its own."""
