@@ -86,6 +86,7 @@ def test_what_is_gone_is_resolved(platform_stack: Runtime, ui: Airflow) -> None:
 @pytest.mark.full
 def test_too_many_to_be_normal_wait_for_a_person(platform_stack: Runtime, ui: Airflow) -> None:
     """Most of a checkpoint left over: the run asks. After a no they stay, after a yes they are in the quarantine."""
+    wait_for(f"commit of {STREAM}", lambda: committing(platform_stack, STREAM), UP)
     path = platform_stack.checkpoint(STREAM)
     old = time.time() - 2 * 86_400
     for number in range(1200):
