@@ -53,6 +53,7 @@ ELSEWHERE = {
     "bench watch": "ten minutes with the machine to itself: run by hand, its figures are in decision 0009",
     "bench prune": "minutes with the machine to itself; tests/unit/bench/test_prune.py runs it with few files",
     "bench heal": "an hour with the whole platform to itself: run by hand, its figures are in decision 0007",
+    "bench hang": "half an hour with the whole platform to itself: run by hand, its figures are in decision 0008",
     "chaos --faults 50": "40 minutes: run by hand; eight of its faults are tests/integration/chaos",
     "chaos --resume": "goes on with a run that was interrupted: by hand",
     "soak --hours 1": "an hour: run by hand",

@@ -4,6 +4,7 @@ parse   how long each DAG file takes to import, against a file with one empty DA
 watch   what watching a thousand streams costs, and how late they are looked at, against a plain loop
 prune   what examining a checkpoint of a million files and planning its pruning costs, against find
 heal    how long a stream whose JVM was killed takes to its next commit, against a restart loop around spark-submit
+hang    how long a driver that hangs goes without its right verdict, against what its trigger promises
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from k2.stack.errors import K2Error
 
-BENCHMARKS = ("parse", "heal", "watch", "prune")
+BENCHMARKS = ("parse", "heal", "hang", "watch", "prune")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
