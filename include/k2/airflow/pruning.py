@@ -20,6 +20,7 @@ from k2.checkpoints.examine import Examination, NotACheckpoint, folders
 from k2.checkpoints.manifest import Kind, Why
 from k2.checkpoints.plan import Plan, PlanChanged, plan
 from k2.health.report import Change
+from k2.launchers import retiring
 from k2.registry.runtime import Runtime
 from k2.state import incidents, sizes
 from k2.state.database import connect
@@ -129,6 +130,8 @@ def report(runtime: Runtime, done: Sequence[dict[str, Any]], *, dry_run: bool) -
     """Examine all checkpoints as they are now, remember their sizes, and open and resolve the incidents that follow."""
     now = datetime.now(UTC)
     purged = purge(runtime, now, dry_run=dry_run)
+    if not dry_run and (forgotten := retiring.forget_purged(runtime)):
+        log.info("no longer retired, because what was kept of them is purged: %s", ", ".join(forgotten))
     found = survey.examine_all(runtime, now)
     with connect(runtime, "control") as connection:
         sizes.remember(connection, now, {e.folder: (e.files, e.bytes) for e in found if e.exists})

@@ -224,6 +224,31 @@ def undo(runtime: Runtime, subject: Subject) -> None:
         _back(connection, subject, tail.query_id, tail.last_commit_batch)
 
 
+def forget_purged(runtime: Runtime) -> list[str]:
+    """Remove the tombstones of checkpoints that were purged: nothing can bring them back. Returns their folders.
+
+    What is known of the stream stays, so that a start without its checkpoint is held. Raises database.StateUnavailable.
+    """
+    with database.connect(runtime, "control") as connection:
+        stones = retired.all_of(connection).values()
+    gone = []
+    for stone in stones:
+        try:
+            with database.connect(runtime, "control") as connection:
+                lock_checkpoint(connection, stone.folder)
+                if retired.of(connection, stone.folder) == stone and _purged(runtime, stone):
+                    retired.forget(connection, stone.folder)
+                    gone.append(stone.folder)
+        except Locked:
+            continue  # somebody is at it: the next run looks again
+    return gone
+
+
+def _purged(runtime: Runtime, stone: retired.Tombstone) -> bool:
+    places = (runtime.checkpoints / stone.folder, quarantine.quarantine_of(runtime.checkpoints) / (stone.entry or ""))
+    return stone.entry is not None and not any(os.path.lexists(place) for place in places)
+
+
 def _back(connection: database.Connection, subject: Subject, query: str | None, committed: int | None) -> None:
     retired.forget(connection, subject.folder)
     if subject.stream and is_another(query, committed, streams.wanted(connection, subject.stream)):

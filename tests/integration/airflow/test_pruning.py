@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,29 @@ from k2.checkpoints.reader import read_tail
 from k2.registry.runtime import Runtime
 from k2.state.database import connect
 
+from ..test_commands import run as k2
 from .conftest import Airflow, wait_for
-from .test_live import UP, Messages, committing
+from .test_live import UP, Messages, committing, driver_of
 
 DAG = "checkpoints_prune"
 STREAM = "bronze_kraken"
 LEFT = "offsets/.7.0c1b7cf6-6e0f-4f6c-9a3e-3d5f2c1b0a99.tmp"
+NIGHTS = 3
+
+
+def litter(checkpoint: Path, name: str = LEFT) -> None:
+    """What a crash left in it two days ago."""
+    (checkpoint / name).write_text("half a plan")
+    old = time.time() - 2 * 86_400
+    os.utime(checkpoint / name, (old, old))
 
 
 @pytest.fixture
 def littered(platform_stack: Runtime) -> Iterator[Path]:
-    """A checkpoint that its stream writes to, with what a crash left in it two days ago; beside it one that nobody claims, and is damaged."""
+    """A checkpoint that its stream writes to, with a leftover in it; beside it one that nobody claims, and is damaged."""
     wait_for(f"commit of {STREAM}", lambda: committing(platform_stack, STREAM), UP)
     path = platform_stack.checkpoint(STREAM)
-    (path / LEFT).write_text("half a plan")
-    old = time.time() - 2 * 86_400
-    os.utime(path / LEFT, (old, old))
+    litter(path)
     lost = platform_stack.checkpoints / "of-nobody"
     (lost / "offsets").mkdir(parents=True)
     (lost / "offsets" / "0").write_text("v1\n{}\n-")
@@ -55,9 +63,20 @@ def incident(runtime: Runtime, folder: str) -> str | None:
     return row["severity"] if row else None
 
 
+def restarted(runtime: Runtime, streams: Sequence[str]) -> None:
+    """kill -9 to their drivers: each stream commits again, as the query that it was, and its whole history is proven."""
+    fences = {stream: wait_for(f"driver of {stream}", lambda stream=stream: committing(runtime, stream), UP) for stream in streams}
+    queries = {stream: read_tail(runtime.checkpoint(stream)).query_id for stream in streams}
+    for stream in streams:
+        driver_of(runtime, stream).send(signal.SIGKILL)
+    for stream, fence in fences.items():
+        wait_for(f"commit of {stream} after its restart", lambda stream=stream, fence=fence: committing(runtime, stream, above=fence), UP)
+        assert read_tail(runtime.checkpoint(stream)).query_id == queries[stream]
+        assert f"{stream} is green" in k2(runtime.home, "certify", stream)
+
+
 def test_a_dry_run_changes_nothing_and_a_real_one_can_be_undone(platform_stack: Runtime, ui: Airflow, littered: Path, slack: Messages) -> None:
-    """By hand it plans; told to, it takes the leftover and nothing else, while the stream goes on as the same query."""
-    query = read_tail(littered).query_id
+    """By hand it plans; told to, it takes the leftover and nothing else, and the stream goes on, also over a restart."""
     planned = pruned(ui)
     assert planned["dry_run"] and (littered / LEFT).exists() and entries(quarantine_of(platform_stack.checkpoints)) == []
     assert {d["folder"]: d["files"] for d in planned["done"]}[littered.name] == 1
@@ -74,7 +93,7 @@ def test_a_dry_run_changes_nothing_and_a_real_one_can_be_undone(platform_stack: 
     (littered / LEFT).unlink()
     before = read_tail(littered)
     wait_for("the next commit", lambda: (read_tail(littered).last_commit_batch or 0) > (before.last_commit_batch or 0), 60)
-    assert read_tail(littered).query_id == query
+    restarted(platform_stack, [STREAM])
 
 
 def test_what_is_gone_is_resolved(platform_stack: Runtime, ui: Airflow) -> None:
@@ -84,15 +103,25 @@ def test_what_is_gone_is_resolved(platform_stack: Runtime, ui: Airflow) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(900)
+def test_every_stream_is_restarted_after_each_night(platform_stack: Runtime, ui: Airflow) -> None:
+    """Night after night something is taken from every checkpoint, and every driver is killed afterwards."""
+    streams = list(platform_stack.platform.streams)
+    for night in range(NIGHTS):
+        for stream in streams:
+            wait_for(f"commit of {stream}", lambda stream=stream: committing(platform_stack, stream), UP)
+            litter(platform_stack.checkpoint(stream), f"commits/.{night}.0c1b7cf6-6e0f-4f6c-9a3e-3d5f2c1b0a99.tmp")
+        assert pruned(ui, dry_run=False)["taken"] == len(streams)
+        restarted(platform_stack, streams)
+
+
+@pytest.mark.full
 def test_too_many_to_be_normal_wait_for_a_person(platform_stack: Runtime, ui: Airflow) -> None:
     """Most of a checkpoint left over: the run asks. After a no they stay, after a yes they are in the quarantine."""
     wait_for(f"commit of {STREAM}", lambda: committing(platform_stack, STREAM), UP)
     path = platform_stack.checkpoint(STREAM)
-    old = time.time() - 2 * 86_400
     for number in range(1200):
-        file = path / "offsets" / f".{number}.0c1b7cf6-6e0f-4f6c-9a3e-{number:012d}.tmp"
-        file.write_text("half a plan")
-        os.utime(file, (old, old))
+        litter(path, f"offsets/.{number}.0c1b7cf6-6e0f-4f6c-9a3e-{number:012d}.tmp")
     for answer, left in (("Reject", 1200), ("Approve", 0)):
         run = ui.trigger(DAG, dry_run=False).raise_for_status().json()["dag_run_id"]
         task = f"dags/{DAG}/dagRuns/{run}/taskInstances/ask"

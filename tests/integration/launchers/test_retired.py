@@ -126,6 +126,21 @@ def test_a_checkpoint_is_retired_and_comes_back(watched: Watched) -> None:
     assert (done.action, done.fence) == (Action.START, 2)
 
 
+def test_a_tombstone_goes_with_what_was_purged(watched: Watched) -> None:
+    """Not before, nor while the checkpoint is in its place; the stream is still held without it."""
+    checkpoint = stopped(watched)
+    do(watched, Wish.RETIRE)
+    (entry,) = lying(watched)
+    assert retiring.forget_purged(watched.runtime) == [] and tombstone(watched) is not None
+    shutil.copytree(entry.checkpoint, checkpoint)
+    shutil.rmtree(entry.folder)
+    assert retiring.forget_purged(watched.runtime) == [] and tombstone(watched) is not None, "restored, and not written down yet"
+    shutil.rmtree(checkpoint)
+    assert retiring.forget_purged(watched.runtime) == [FOLDER] and tombstone(watched) is None
+    watched.want("running")
+    assert watched.watch() == {} and watched.look()[STREAM].verdict is Verdict.REWIND
+
+
 def test_what_may_be_needed_is_not_retired(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs, or nobody has seen how it ended, or it is an older copy, damaged, or not the one that it was; no place, or several streams."""
     checkpoint = stopped(watched)
