@@ -1,28 +1,23 @@
 """The watchdog's actions broken off at every step: by its own death, by the database's, by the host agent's.
 
-A step is a statement, a commit or a call to the host agent; it is broken off before and after. Whatever the step, the
-next look finds what is left to do: a start is continued under its own fence, and none is made twice.
+Whatever the step, the next look finds what is left to do: a start is continued under its own fence, and none is made twice.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing import get_context
 from typing import Any
 
 import psycopg
 import pytest
 
 from k2 import watchdog
-from k2.launchers.client import AgentClient
 from k2.registry.observed import Action, Decision, DriverState, Verdict
 from k2.state import database, streams
 from k2.supervision import judge, policy
+
+from .killing import Steps, killed_at
 
 STREAM = "bronze_binance"
 MOST_STEPS = 60
@@ -30,41 +25,6 @@ LEAST_STEPS = {"death": 16, "restart": 24, "stop": 12}
 """By what is to be done; fewer would mean that the steps are no longer seen."""
 
 Watched = Any
-
-
-class Steps:
-    """Counts the steps that pass while it is installed, and does something at one of them."""
-
-    def __init__(self, at: int, then: Callable[[], None]) -> None:
-        self.passed = 0
-        self._at, self._then = at, then
-        self._lock = threading.Lock()
-
-    def step(self) -> None:
-        with self._lock:
-            self.passed += 1
-            due = self.passed == self._at
-        if due:
-            self._then()
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        patch = pytest.MonkeyPatch()
-        for owner, name in ((psycopg.Connection, "execute"), (psycopg.Connection, "commit"), (AgentClient, "_call")):
-            patch.setattr(owner, name, self._around(getattr(owner, name)))
-        try:
-            yield
-        finally:
-            patch.undo()
-
-    def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def stepped(*args: Any, **kwargs: Any) -> Any:
-            self.step()
-            answer = call(*args, **kwargs)
-            self.step()
-            return answer
-
-        return stepped
 
 
 @pytest.fixture
@@ -130,20 +90,11 @@ def test_killed_at_every_step(watched: Watched, kind: str) -> None:
     """The process that acts is killed with -9 at each step in turn, as an Airflow task may be."""
     for at in range(1, MOST_STEPS):
         decision = cause(watched, kind)
-        acting = get_context("fork").Process(target=_act_until, args=(watched, decision, at))
-        acting.start()
-        acting.join(60)
+        killed = killed_at(at, lambda: watchdog.act(watched.runtime, [decision]))  # noqa: B023
         recover(watched, kind)
-        if acting.exitcode == 0:
+        if not killed:
             break
-        assert acting.exitcode == -signal.SIGKILL
     assert LEAST_STEPS[kind] <= at < MOST_STEPS - 1
-
-
-def _act_until(watched: Watched, decision: Decision, at: int) -> None:
-    with Steps(at, lambda: os.kill(os.getpid(), signal.SIGKILL)).installed():
-        watchdog.act(watched.runtime, [decision])
-    os._exit(0)
 
 
 @pytest.mark.timeout(600)

@@ -21,12 +21,12 @@ from k2.registry.observed import Action, Verdict
 from k2.registry.wishes import Wish
 from k2.state import audit, database, retired, streams
 
-from .killing import Killed, Steps
+from .killing import killed_at
 
 STREAM, FOLDER = "bronze_binance", "bronze-binance"
 SUBJECT = Subject(FOLDER, STREAM)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-MOST_STEPS = 60
+MOST_STEPS = 100
 
 Watched = Any
 
@@ -192,19 +192,13 @@ def test_what_changed_after_the_approval_is_not_done(watched: Watched) -> None:
     assert checkpoint.exists() and tombstone(watched) is None
 
 
-@pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("then", [Wish.RETIRE, Wish.RESTORE])
-def test_a_retiring_killed_at_any_step_is_completed_or_undone(watched: Watched, before: bool, then: Wish) -> None:
+def test_a_retiring_killed_at_any_step_is_completed_or_undone(watched: Watched, then: Wish) -> None:
     """The checkpoint is whole at one place, nothing starts once the tombstone is written, and both ways out end well."""
     checkpoint = stopped(watched)
     whole = files(checkpoint)
     for at in range(1, MOST_STEPS):
-        steps = Steps(at, before)
-        try:
-            with steps.installed():
-                retiring.retire(watched.runtime, SUBJECT, who="ann", reason="nobody reads it any more")
-        except Killed:
-            pass
+        killed = killed_at(at, lambda: retiring.retire(watched.runtime, SUBJECT, who="ann", reason="nobody reads it any more"))
         places = [place for place in (checkpoint, *(entry.checkpoint for entry in lying(watched))) if place.exists()]
         assert [files(place) for place in places] == [whole], at
         begun = tombstone(watched)
@@ -220,32 +214,62 @@ def test_a_retiring_killed_at_any_step_is_completed_or_undone(watched: Watched, 
         assert files(checkpoint) == whole and lying(watched) == [] and tombstone(watched) is None, at
         assert (wanted(watched).known_query_id, wanted(watched).adopted_generation) == ("q", None)
         quarantine.recover(quarantine.quarantine_of(watched.runtime.checkpoints))
-        if steps.passed < at:
+        if not killed:
             break
     assert 15 <= at < MOST_STEPS - 1, "the steps are no longer seen"
 
 
-@pytest.mark.parametrize("before", [True, False])
-def test_a_restoring_killed_at_any_step_is_completed(watched: Watched, before: bool) -> None:
+def test_a_restoring_killed_at_any_step_is_completed(watched: Watched) -> None:
     """Asked again, it is back, whole; a tombstone whose checkpoint is in its place goes."""
     checkpoint = stopped(watched)
     whole = files(checkpoint)
     for at in range(1, MOST_STEPS):
         retiring.retire(watched.runtime, SUBJECT, who="ann", reason="nobody reads it any more")
         (entry,) = lying(watched)
-        steps = Steps(at, before)
-        try:
-            with steps.installed():
-                retiring.restore(watched.runtime, SUBJECT, entry, who="ann", reason="it is read again")
-        except Killed:
-            pass
+        killed = killed_at(at, lambda: retiring.restore(watched.runtime, SUBJECT, entry, who="ann", reason="it is read again"))  # noqa: B023
         if tombstone(watched) is not None:
             do(watched, Wish.RESTORE)
         assert files(checkpoint) == whole and lying(watched) == [] and tombstone(watched) is None, at
         quarantine.recover(quarantine.quarantine_of(watched.runtime.checkpoints))
-        if steps.passed < at:
+        if not killed:
             break
     assert 8 <= at < MOST_STEPS - 1, "the steps are no longer seen"
+
+
+def test_an_exchange_killed_at_any_step_is_completed_or_held(watched: Watched, tmp_path: Path) -> None:
+    """Both checkpoints are whole somewhere; asked again the older one is back, and nobody starts from it whom nobody has told."""
+    checkpoint = stopped(watched)
+    shutil.copytree(checkpoint, tmp_path / "older")
+    older = files(tmp_path / "older")
+    watched.commit(STREAM, 2)
+    shutil.copytree(checkpoint, tmp_path / "newer")
+    newer = files(tmp_path / "newer")
+    held = 0
+    for at in range(1, MOST_STEPS):
+        place = quarantine.quarantine_of(watched.runtime.checkpoints)
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(checkpoint)
+        shutil.copytree(tmp_path / "older", checkpoint)
+        entry = quarantine.put_copy(checkpoint, watched.runtime.checkpoints, Why(kind=Kind.ADOPTED, who="watchdog", why="adopted", at=NOW))
+        shutil.rmtree(checkpoint)
+        shutil.copytree(tmp_path / "newer", checkpoint)
+        with database.connect(watched.runtime, "control") as connection:
+            connection.execute("UPDATE k2.streams SET known_query_id = 'q', known_batch = 2 WHERE stream = %s", (STREAM,))
+        killed = killed_at(at, lambda: retiring.restore(watched.runtime, SUBJECT, entry, who="ann", reason="it was better"))  # noqa: B023
+        there = [files(folder) for folder in (checkpoint, *(e.checkpoint for e in lying(watched))) if folder.exists()]
+        assert older in there and newer in there, at
+        if entry.checkpoint.exists():
+            do(watched, Wish.RESTORE, entry.folder.name)
+        assert files(checkpoint) == older and [files(e.checkpoint) for e in lying(watched)] == [newer], at
+        if wanted(watched).known_query_id is not None:
+            watched.want("running")
+            assert watched.watch() == {} and watched.look()[STREAM].verdict is Verdict.REWIND, at
+            watched.want("stopped")
+            watched.watch()
+            held += 1
+        if not killed:
+            break
+    assert 10 <= at < MOST_STEPS - 1 and held, "the steps are no longer seen"
 
 
 def test_another_checkpoint_than_the_last_is_told_and_adopted(watched: Watched) -> None:
