@@ -71,6 +71,22 @@ def read_offsets(path: Path, batch: int) -> list[dict[str, Any] | None]:
         raise CheckpointUnreadable(path, f"{error.strerror}: {error.filename}") from error
 
 
+def read_start(path: Path) -> dict[str, Any] | None:
+    """The offset of Kafka that the query was to begin with, as its source has kept it; None before its first plan. Raises CheckpointUnreadable."""
+    name = "sources/0/0"
+    try:
+        found = contents.start(_text(path, name), name)
+    except _Moved:
+        return None
+    except contents.Malformed as error:
+        raise CheckpointUnreadable(path, str(error)) from error
+    except OSError as error:
+        raise CheckpointUnreadable(path, f"{error.strerror}: {error.filename}") from error
+    if not isinstance(found, dict):
+        raise CheckpointUnreadable(path, f"{name} is {json.dumps(found)[:80]!r}, not an object")
+    return found
+
+
 def first_commit_after(path: Path, at: datetime, above: int | None = None) -> tuple[int, datetime] | None:
     """The earliest of the retained batches above `above` whose commit was written after `at`, and when (the file's mtime).
 

@@ -14,7 +14,7 @@ from k2.checkpoints.aside import put_replaced
 from k2.checkpoints.quarantine import Refused
 from k2.checkpoints.rebuild import BronzePlan, Refusal, SilverPlan, files_of, plan_bronze, plan_silver, tail_of_silver, write
 from k2.checkpoints.retention import Loss
-from k2.launchers.retention import NotKnown, table_location
+from k2.launchers.retention import NotKnown, newest_batch, table_location
 from k2.probes import kafka
 from k2.probes.history import read_chain
 from k2.probes.rebuilding import read_bronze, read_source
@@ -49,6 +49,8 @@ def plan(runtime: Runtime, connection: Connection, stream: str, query: str, know
 def _bronze(runtime: Runtime, connection: Connection, stream: str, query: str) -> BronzePlan | Refusal:
     spec = runtime.platform.streams[stream]
     topic = runtime.platform.exchanges[spec.exchange].topic
+    if newest_batch(runtime, connection, spec.writes[0], query) is not None:
+        return Refusal(f"{spec.writes[0]} has batches of query {query} already, which this request was to begin: ask again")
     bronze = read_bronze(_location(runtime, connection, spec.writes[0]), ())
     # After the table: what is committed meanwhile lies behind an end that is read before.
     heads = kafka.KafkaHeads(runtime.kafka)

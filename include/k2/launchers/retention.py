@@ -7,9 +7,11 @@ never asks Kafka.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
+from typing import Any
 
-from k2.checkpoints.reader import CheckpointUnreadable, read_offsets
+from k2.checkpoints.reader import CheckpointUnreadable, read_offsets, read_start
 from k2.checkpoints.retention import Loss, kafka_loss, snapshot_loss
 from k2.probes import kafka
 from k2.probes.history import read_chain
@@ -71,11 +73,14 @@ class Preflight:
                 self._kafka.set_exception(error)
 
     def loss(self, connection: Connection, checkpoint: Checkpoint) -> Loss | None:
-        """What the stream would lose by going on from this checkpoint. Raises NotKnown."""
-        if checkpoint.committed is None:
-            return None
+        """What the stream would lose, or have twice, by going on from this checkpoint. Raises NotKnown."""
         try:
-            return self._of_table(connection, checkpoint) if self._spec.reads else self._of_topic(checkpoint)
+            if checkpoint.query_id is None:
+                return self._from_the_beginning(connection)
+            if self._spec.reads:
+                return self._of_table(connection, checkpoint) if checkpoint.committed is not None else None
+            begins = checkpoint.committed or read_start(self._runtime.checkpoint(self._stream))
+            return self._of_topic(checkpoint, begins) if begins is not None else None
         except NotKnown:
             raise
         except (OSError, ValueError, KeyError, CheckpointUnreadable) as error:
@@ -104,13 +109,20 @@ class Preflight:
         planned = -1 if checkpoint.last_offset_batch is None else checkpoint.last_offset_batch
         return newest if newest is not None and newest > planned else None
 
-    def _of_topic(self, checkpoint: Checkpoint) -> Loss | None:
-        assert checkpoint.committed is not None
+    def _from_the_beginning(self, connection: Connection) -> Loss | None:
+        table = self._spec.writes[0]
+        location = table_location(self._runtime, connection, table)
+        if location is None or not read_chain(location).commits:
+            return None
+        source = self._spec.reads or f"topic {self._topic}"
+        return Loss(f"it has no checkpoint, so it would begin with the oldest that {source} holds, and {table} would have twice what it has of that already")
+
+    def _of_topic(self, checkpoint: Checkpoint, begins: Mapping[str, Any]) -> Loss | None:
         planned: dict[str, int] = {}
         if checkpoint.in_flight and checkpoint.last_offset_batch is not None:
             planned = (read_offsets(self._runtime.checkpoint(self._stream), checkpoint.last_offset_batch)[0] or {}).get(self._topic, {})
         starts, ends = self._kafka.result(2 * kafka.ANSWER_SECONDS + 1)
-        return kafka_loss(self._topic, checkpoint.committed.get(self._topic, {}), planned, starts.get(self._topic, {}), ends.get(self._topic, {}))
+        return kafka_loss(self._topic, begins.get(self._topic, {}), planned, starts.get(self._topic, {}), ends.get(self._topic, {}))
 
     def _of_table(self, connection: Connection, checkpoint: Checkpoint) -> Loss | None:
         assert checkpoint.committed is not None and self._spec.reads is not None

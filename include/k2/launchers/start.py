@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from k2.checkpoints.retention import Loss
 from k2.launchers import rebuilding
 from k2.launchers.client import AgentClient, AgentUnavailable
 from k2.launchers.retention import NotKnown, Preflight
-from k2.registry.observed import DriverState, Wanted
+from k2.registry.observed import Checkpoint, DriverState, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, retired, streams
 from k2.state.locks import WAIT_MS, Locked, lock_checkpoint
@@ -104,17 +105,7 @@ def start(
     preflight = Preflight(runtime, stream)
 
     def intend(*, moved_aside: bool = False, older_ended: bool = False) -> _Intent:
-        with database.connect(runtime, "control") as connection:
-            try:
-                lock_checkpoint(connection, runtime.checkpoint(stream).name)
-            except Locked as error:
-                raise NotKnown(str(error)) from error
-            connection.execute(f"SET LOCAL lock_timeout = {WAIT_MS}")
-            wanted = streams.wanted(connection, stream)
-            if wanted.desired != "running" or wanted.generation != generation:
-                raise NotWanted(f"{stream} is now wanted {wanted.desired}, generation {wanted.generation}; the start was for generation {generation}")
-            if wanted.fence != fence:
-                raise streams.LostRace(f"the fence of {stream} is {wanted.fence}, no longer {fence}: another watchdog has started it")
+        with _alone(runtime, stream, fence, generation) as (connection, wanted):
             if not wanted.rebuilding and (tombstone := retired.of(connection, runtime.checkpoint(stream).name)):
                 raise NotKnown(f"{tombstone}: {RETIRED_ADVICE}")
             if has_open_intent(wanted):
@@ -138,7 +129,7 @@ def start(
                 _rebuild(runtime, connection, stream, raised, wanted.known_query_id)
             if moved_aside:
                 streams.expect_new_checkpoint(connection, stream)
-            if _is_adopted(wanted):
+            if _is_adopted(wanted) and not wanted.rebuilding:
                 streams.record_adoption(connection, stream, raised, loss.lost if loss else None)
             return _Intent(raised, False, detected_at is not None, loss.lost if loss else None)
 
@@ -156,13 +147,14 @@ def start(
                 streams.hold(connection, stream, generation, ahead.loss.sentence)
             raise NotSafe(ahead.loss.sentence) from None
         end_older(agent, stream, fence + 1)
-        with database.connect(runtime, "control") as connection:
-            streams.expect_new_checkpoint(connection, stream)  # interrupted behind this, the next start finds none and expects none
-        _out_of_the_way(move_aside, runtime.checkpoint(stream), fence + 1)
+        with _alone(runtime, stream, fence, generation) as (connection, _):
+            streams.expect_new_checkpoint(connection, stream)
+            _out_of_the_way(move_aside, runtime.checkpoint(stream), fence + 1)
         intent = intend(moved_aside=True)
     except _Overtaken:
         end_older(agent, stream, fence + 1)
-        _out_of_the_way(take_new_identity, runtime.checkpoint(stream), fence + 1)
+        with _alone(runtime, stream, fence, generation):
+            _out_of_the_way(take_new_identity, runtime.checkpoint(stream), fence + 1)
         intent = intend()
     try:
         end_older(agent, stream, intent.fence)
@@ -177,6 +169,25 @@ def start(
     with database.connect(runtime, "control") as connection:
         streams.launched(connection, stream, intent.fence, driver.how)
     return Started(intent.fence, driver.how, intent.adopted)
+
+
+@contextmanager
+def _alone(runtime: Runtime, stream: str, fence: int, generation: int) -> Iterator[tuple[database.Connection, Wanted]]:
+    """A transaction that holds the stream's checkpoint, while the start that was decided on is still what is wanted.
+
+    Raises streams.LostRace, NotWanted, retention.NotKnown or database.StateUnavailable.
+    """
+    with database.connect(runtime, "control") as connection:
+        try:
+            lock_checkpoint(connection, runtime.checkpoint(stream).name)
+        except Locked as error:
+            raise NotKnown(str(error)) from error
+        wanted = streams.wanted(connection, stream)
+        if wanted.desired != "running" or wanted.generation != generation:
+            raise NotWanted(f"{stream} is now wanted {wanted.desired}, generation {wanted.generation}; the start was for generation {generation}")
+        if wanted.fence != fence:
+            raise streams.LostRace(f"the fence of {stream} is {wanted.fence}, no longer {fence}: another watchdog has started it")
+        yield connection, wanted
 
 
 def _rebuild(runtime: Runtime, connection: database.Connection, stream: str, fence: int, known_query: str | None) -> None:
@@ -223,9 +234,20 @@ def _guard(runtime: Runtime, connection: database.Connection, stream: str, wante
         accepted = told is not None and Loss.of(told).covers(loss)
         if not (accepted and loss.lost):
             raise _LossAhead(loss, adopted=accepted)
-    if adopted and preflight.overtaken(connection, checkpoint) is not None:
-        raise _Overtaken
+    # A checkpoint that is the one it was has planned all that its table has.
+    newest = preflight.overtaken(connection, checkpoint) if adopted or wanted.known_query_id is None else None
+    if newest is not None:
+        if adopted:
+            raise _Overtaken
+        raise _LossAhead(_old_copy(checkpoint, newest), adopted=False)
     return loss, checkpoint.last_commit_batch
+
+
+def _old_copy(checkpoint: Checkpoint, newest: int) -> Loss:
+    """Why a checkpoint that nobody has adopted is not started from."""
+    return Loss(
+        f"its checkpoint ends with batch {checkpoint.last_offset_batch} of query {checkpoint.query_id}, and its table has batch {newest} of that already"
+    )
 
 
 def _is_adopted(wanted: Wanted) -> bool:

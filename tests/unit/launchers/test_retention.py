@@ -101,6 +101,35 @@ def test_a_stream_that_never_committed_has_nothing_to_lose(runtime: Any) -> None
     assert Preflight(runtime, "bronze_binance").loss(catalog(None), Checkpoint(None, None, None, None, None)) is None
 
 
+def test_without_a_checkpoint_a_table_with_rows_would_have_them_twice(runtime: Any, tmp_path: Path) -> None:
+    """A table without a commit would not."""
+    nothing = Checkpoint(None, None, None, None, None)
+    empty, full = tmp_path / "v0.metadata.json", tmp_path / "v1.metadata.json"
+    empty.write_text(json.dumps({"current-snapshot-id": -1, "snapshots": []}))
+    full.write_text(json.dumps({"current-snapshot-id": 1, "snapshots": [{"snapshot-id": 1, "timestamp-ms": 1, "summary": {"operation": "append"}}]}))
+    for stream, source in (("bronze_binance", f"topic {TOPIC}"), ("silver_binance", "bronze_binance_trades")):
+        preflight = Preflight(runtime, stream)
+        assert preflight.loss(catalog(empty.as_uri()), nothing) is None
+        found = preflight.loss(catalog(full.as_uri()), nothing)
+        assert found is not None and found.lost == {}
+        assert found.sentence.startswith(f"it has no checkpoint, so it would begin with the oldest that {source} holds, and {stream}_trades would have twice")
+
+
+def test_a_stream_that_has_not_committed_loses_what_is_behind_its_beginning(runtime: Any, tmp_path: Path) -> None:
+    """One that was made again, and waited for longer than its topic keeps records."""
+    begun = Checkpoint("q", None, None, None, None)
+    Kafka.starts_at = {"0": 90}
+    assert Preflight(runtime, "bronze_binance").loss(catalog(None), begun) is None
+    start = tmp_path / "bronze_binance" / "sources" / "0" / "0"
+    start.parent.mkdir(parents=True)
+    start.write_bytes(b"\0v1\n" + json.dumps({TOPIC: {"0": 40}}).encode())
+    found = Preflight(runtime, "bronze_binance").loss(catalog(None), begun)
+    assert found is not None and found.lost == {"0": (40, 90)}
+    start.write_text("torn")
+    with pytest.raises(NotKnown, match="sources/0/0"):
+        Preflight(runtime, "bronze_binance").loss(catalog(None), begun)
+
+
 def test_an_expired_bronze_snapshot_is_a_loss(runtime: Any, tmp_path: Path) -> None:
     """Main's chain begins behind the snapshot where Silver stands; one that is in it is no loss."""
     snapshots = [

@@ -137,8 +137,40 @@ def test_an_adopted_checkpoint_that_its_table_has_overtaken_gets_another_identit
     monkeypatch.setattr(protocol, "take_new_identity", renew)
     order = ["end_older", "take_new_identity", "raise_fence", "record_adoption", "end_older", "launch"]
     assert [step[0] for step in world.start()] == order
-    world.did, world.overtaken, world.wanted = [], 45, STANDS
-    assert [step[0] for step in world.start()] == ["raise_fence", "end_older", "launch"], "the guard has seen that it is the one it was"
+
+
+def test_an_older_copy_that_nobody_adopted_is_held(world: World) -> None:
+    """Nothing is known of the stream's checkpoint, and its table has later batches: new records would be taken for those."""
+    world.overtaken = 45
+    with pytest.raises(protocol.NotSafe, match="its table has batch 45 of that already"):
+        world.start()
+    assert [step[0] for step in world.did] == ["hold"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "overtaken", "meanwhile"),
+    [(GONE, None, {"fence": 6}), (GONE, None, {"generation": 3}), (GONE, None, {"desired": "stopped"}), (None, 45, {"fence": 6})],
+)
+def test_a_watchdog_that_was_frozen_moves_nothing(world: World, monkeypatch: pytest.MonkeyPatch, loss: Loss, overtaken: int, meanwhile: Any) -> None:
+    """Between its decision and the move somebody else started or stopped the stream: the checkpoint stays, and what is known of it."""
+    world.loss, world.told, world.overtaken = loss, loss, overtaken
+    world.wanted = replace(STANDS, adopted_generation=2, first_commit_at=None)
+
+    def thaw(*_: Any) -> None:
+        world.wanted = replace(world.wanted, **meanwhile)
+
+    monkeypatch.setattr(protocol, "end_older", thaw)
+    with pytest.raises((protocol.streams.LostRace, protocol.NotWanted)):
+        world.start()
+    assert world.did == [] and world.runtime.checkpoint(STREAM).exists()
+
+
+def test_a_rebuild_keeps_its_own_word_on_what_is_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a restore had adopted the same generation."""
+    world.wanted = replace(STANDS, adopted_generation=2, rebuild_generation=2, first_commit_at=None, launch_generation=1)
+    assert world.wanted.rebuilding
+    monkeypatch.setattr(protocol, "_rebuild", lambda *_: world.did.append(("rebuilt",)))
+    assert world.start() == [("raise_fence", 6), ("rebuilt",), ("launch", 6)]
 
 
 def test_an_old_driver_that_cannot_be_killed_keeps_nobody_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
