@@ -8,8 +8,8 @@ from typing import Any
 
 from k2.airflow.pruning import locked
 from k2.airflow.reports import Written
-from k2.checkpoints import backup, quarantine
-from k2.checkpoints.quarantine import Refused
+from k2.checkpoints import backup
+from k2.checkpoints.entries import Refused, entries
 from k2.registry.runtime import Runtime
 from k2.state.locks import Locked
 from k2.supervision.wishes import select
@@ -42,7 +42,7 @@ def back_up(runtime: Runtime, stream: str, *, who: str, why: str) -> dict[str, A
     except (Refused, Locked) as error:
         raise BackupFailed(f"{stream}: {error}") from error
     assert made.manifest is not None
-    kept = len(quarantine.entries(backup.backups_of(runtime.checkpoints, path.name)))
+    kept = len(entries(backup.backups_of(runtime.checkpoints, path.name)))
     found = {"entry": made.folder.name, "committed": made.manifest.last_committed, "files": made.manifest.files, "bytes": made.manifest.bytes, "kept": kept}
     return {"stream": stream, **found}
 

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from k2.airflow import moving
 from k2.checkpoints import survey
 from k2.checkpoints.doctor import Health
-from k2.checkpoints.quarantine import Refused
+from k2.checkpoints.entries import Refused
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
 from k2.launchers import rebuilding

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from k2.checkpoints import quarantine, survey
 from k2.checkpoints.backup import backups_of
+from k2.checkpoints.entries import Entry, Refused, entries
 from k2.checkpoints.manifest import Kind
-from k2.checkpoints.quarantine import Entry, Refused
 from k2.checkpoints.reader import read_tail
 from k2.launchers import retiring
 from k2.launchers.retiring import Subject
@@ -70,7 +70,7 @@ def _subject(runtime: Runtime, stream: str, named: str) -> tuple[Subject, str | 
     if "/" in named or named.startswith("."):
         raise Refused(f"checkpoint: {named!r} is no name: choose a folder that './k2 checkpoints doctor' lists, or an entry of the quarantine")
     places = [quarantine.quarantine_of(runtime.checkpoints), *sorted(backups_of(runtime.checkpoints, "x").parent.glob("*"))]
-    lying = {e.folder.name: e.manifest.folder for place in places for e in quarantine.entries(place) if e.manifest is not None}
+    lying = {e.folder.name: e.manifest.folder for place in places for e in entries(place) if e.manifest is not None}
     if named in lying:
         folder, name = lying[named], named
     elif named in claims or (runtime.checkpoints / named).is_dir() or named in lying.values():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from k2.airflow.reports import Written, apply
+from k2.checkpoints import entries as checkpoint_entries
 from k2.checkpoints import leftovers, quarantine, survey
 from k2.checkpoints import report as checkpoint_report
 from k2.checkpoints.doctor import Health, health
@@ -82,7 +83,7 @@ def take_away(runtime: Runtime, planned: dict[str, Any], *, who: str, approved: 
     why = Why(kind=Kind.LEFTOVERS, who=who, why="left by crashed writes", at=now)
     try:
         taken = leftovers.take_away(made, runtime.checkpoints, why, most=limits.prune_files, seconds=limits.prune_seconds, hold=lambda: locked(runtime, folder))
-    except (quarantine.Refused, PlanChanged) as error:
+    except (checkpoint_entries.Refused, PlanChanged) as error:
         return nothing | {"why": str(error)}
     (after,) = survey.examine_all(runtime, datetime.now(UTC), [folder])
     if taken.files and after.health is Health.DAMAGED:
@@ -104,15 +105,15 @@ def purge(runtime: Runtime, now: datetime, *, dry_run: bool) -> list[str]:
     """Delete from the quarantine what has lain there for its time, and what an interrupted purge has left. Returns what went, or would go."""
     place = quarantine.quarantine_of(runtime.checkpoints)
     ttl = timedelta(days=runtime.platform.checkpoints.quarantine_days)
-    due = [e for e in quarantine.entries(place) if e.purging or (e.manifest is not None and e.manifest.at + ttl <= now)]
+    due = [e for e in checkpoint_entries.entries(place) if e.purging or (e.manifest is not None and e.manifest.at + ttl <= now)]
     if dry_run:
         return [entry.folder.name for entry in due]
-    quarantine.recover(place)
+    checkpoint_entries.recover(place)
     gone = []
     for entry in due:
         try:
-            quarantine.purge(entry, now, ttl)
-        except (quarantine.Refused, OSError) as error:
+            checkpoint_entries.purge(entry, now, ttl)
+        except (checkpoint_entries.Refused, OSError) as error:
             log.warning("%s stays: %s", entry.folder.name, error)
         else:
             gone.append(entry.folder.name)
@@ -138,7 +139,7 @@ def report(runtime: Runtime, done: Sequence[dict[str, Any]], *, dry_run: bool) -
         held = {e.stream for e in found if e.stream and incidents.is_open(connection, incidents.held_key(e.stream))}
         open_ones = [key for key in incidents.open_keys(connection) if key.startswith(KEY)]
     changed = apply(runtime, changes(found, held, open_ones))
-    entries = quarantine.entries(quarantine.quarantine_of(runtime.checkpoints))
+    entries = checkpoint_entries.entries(quarantine.quarantine_of(runtime.checkpoints))
     summary = {
         "dry_run": dry_run,
         "checkpoints": sum(e.exists for e in found),

@@ -8,8 +8,9 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
+from k2.checkpoints.disk import sync
 from k2.checkpoints.manifest import Kind, Why
-from k2.checkpoints.quarantine import put, put_copy, sync
+from k2.checkpoints.quarantine import put, put_copy
 
 
 def move_aside(checkpoint: Path, fence: int) -> Path | None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from k2.checkpoints.clone import clone
+from k2.checkpoints.entries import Entry, Refused, discard, entries, recover, verify
 from k2.checkpoints.manifest import Kind, Manifest, Why
-from k2.checkpoints.quarantine import Entry, Refused, discard, entries, recover, refuse_misfit, restore_copy, take_copy, verify
+from k2.checkpoints.quarantine import refuse_misfit, restore_copy, take_copy
 from k2.checkpoints.reader import ATTEMPTS, CheckpointUnreadable, read_tail
 from k2.registry.observed import Checkpoint
 
@@ -65,8 +66,8 @@ def back_up(
     return made
 
 
-def restore_backup(backup: Entry, target: Path, root: Path, table_newest_batch: int | None) -> Manifest:
-    """Put a copy of a backup at `target`, which must be free, if the stream's own table stands where the backup does.
+def restore_backup(backup: Entry, target: Path, root: Path, table_newest_batch: int | None, replaced: Why | None = None) -> Manifest:
+    """Put a copy of a backup at `target`, if the stream's own table stands where the backup does. `replaced` as of `quarantine.restore`.
 
     `table_newest_batch` is the newest batch that the backup's query has committed there, None when that cannot be known.
     A query that goes on from a backup plans the batches after it anew, with other offsets under the same numbers; the table
@@ -92,7 +93,7 @@ def restore_backup(backup: Entry, target: Path, root: Path, table_newest_batch: 
             f"the table ends with batch {table_newest_batch} of query {manifest.query_id}, and the backup has committed {committed}: "
             "what lies between would be lost, so restore an older backup or rebuild the checkpoint from the table"
         )
-    return restore_copy(backup, target, root)
+    return restore_copy(backup, target, root, replaced)
 
 
 def _copy(checkpoint: Path, target: Path) -> Checkpoint:

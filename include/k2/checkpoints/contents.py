@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +11,8 @@ LOG_VERSION = "v1"
 _NEWER = re.compile(r"v[0-9]+")
 NO_OFFSET = "-"
 """In a plan: a source that had no data yet."""
+MOST = 2**63 - 1
+"""Spark's numbers are Java's long ones."""
 
 
 class Malformed(ValueError):
@@ -30,19 +29,6 @@ class SourceKind(StrEnum):
     FILES = "files"
     RATE = "rate"
     RATE_MICRO_BATCH = "rate_micro_batch"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One file of `offsets`: what a batch was planned with."""
-
-    sources: tuple[Any, ...]
-    """Per source the offset that the batch ends with, None where there was no data yet.
-    Kafka: {topic: {partition: offset}}. Iceberg: {"version", "snapshot_id", "position", "scan_all_files"}. Files: {"logOffset"}.
-    Rate: a number, or {"offset", "timestamp"} of rate-micro-batch."""
-    at: datetime | None = None
-    conf: Mapping[str, str] = field(default_factory=dict)
-    """The settings of Spark that the query has kept since its first batch."""
 
 
 def identity(text: str) -> str:
@@ -65,19 +51,20 @@ def lines(text: str, name: str) -> list[str]:
     return [line for line in rest.split("\n") if line]
 
 
-def plan(text: str, name: str) -> Plan:
-    """One file of `offsets`. Raises Malformed."""
-    about = _object(_planned(text, name)[0], name)
-    millis = about.get("batchTimestampMs", 0)
-    try:
-        at = datetime.fromtimestamp(millis / 1000, UTC) if isinstance(millis, int) and millis > 0 else None
-    except (OverflowError, ValueError, OSError):
-        raise Malformed(f"{name} is of a time that no calendar has: {str(millis)[:20]} ms") from None
-    return Plan(offsets(text, name), at, about.get("conf") or {})
+def check_plan(text: str, name: str) -> None:
+    """Look at all of a file of `offsets`: what a batch was planned with. Raises Malformed."""
+    millis = _object(_planned(text, name)[0], name).get("batchTimestampMs")
+    if isinstance(millis, int) and millis > MOST:
+        raise Malformed(f"{name} is of a time that is no number of Spark's: {str(millis)[:20]}... ms")
+    offsets(text, name)
 
 
 def offsets(text: str, name: str) -> tuple[Any, ...]:
-    """The sources' part of a plan alone. Raises Malformed."""
+    """Per source the offset that a planned batch ends with, None where there was no data yet. Raises Malformed.
+
+    Kafka: {topic: {partition: offset}}. Iceberg: {"version", "snapshot_id", "position", "scan_all_files"}. Files: {"logOffset"}.
+    Rate: a number, or {"offset", "timestamp"} of rate-micro-batch.
+    """
     return tuple(None if line == NO_OFFSET else _json(line, f"{name}, source {number}") for number, line in enumerate(_planned(text, name)[1:]))
 
 

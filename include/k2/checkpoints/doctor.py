@@ -218,7 +218,7 @@ def _contents(patient: Patient) -> Iterator[Finding]:
     texts = patient.texts
     try:
         for batch, text in texts.plans.items():
-            contents.plan(text, f"offsets/{batch}")
+            contents.check_plan(text, f"offsets/{batch}")
         if texts.commit is not None:
             contents.commit(texts.commit, f"commits/{patient.facts.commits.last}")
         for source, kind in patient.sources.items():

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from k2.checkpoints.disk import sync
+from k2.checkpoints.entries import CHECKPOINT, Entry, Refused, describe, new_entry, remove_rest, verify_list
 from k2.checkpoints.manifest import LIST, Kind, Why, digest, read_list
 from k2.checkpoints.names import is_leftover, summed_by
 from k2.checkpoints.plan import Item, Plan, items
-from k2.checkpoints.quarantine import CHECKPOINT, Entry, Refused, describe, new_entry, quarantine_of, remove_rest, sync, verify_list
+from k2.checkpoints.quarantine import quarantine_of
 from k2.state.locks import Locked
 
 CHUNK = 100

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k2.checkpoints.doctor import Finding
+from k2.checkpoints.entries import Entry
 from k2.checkpoints.examine import Examination
 from k2.checkpoints.manifest import Manifest
-from k2.checkpoints.quarantine import Entry
 
 
 def markdown(examinations: Sequence[Examination]) -> str:

@@ -153,7 +153,6 @@ class Operator:
 
     stores: int = 0
     partitions: set[str] = field(default_factory=set)
-    files: int = 0
     bytes: int = 0
     never_whole: int = 0
     """Stores with a change and no snapshot: each start reads all of the changes again."""
@@ -165,7 +164,6 @@ class Operator:
 
     def take(self, name: str, size: int, changed: float) -> bool:
         """Take in whatever lies beside the stores' versions: table files, logs, schemas."""
-        self.files += 1
         self.bytes += size
         return True
 
@@ -330,7 +328,6 @@ class _Store:
         """Of RocksDB's snapshots the newest few up to the needed one."""
 
     def take(self, name: str, size: int, changed: float) -> bool:
-        self.operator.files += 1
         self.operator.bytes += size
         if (found := version(name)) is None:
             return False

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from k2.checkpoints.aside import put_replaced
-from k2.checkpoints.quarantine import Refused
-from k2.checkpoints.rebuild import BronzePlan, Refusal, SilverPlan, files_of, plan_bronze, plan_silver, tail_of_silver, write
+from k2.checkpoints.entries import Refused
+from k2.checkpoints.rebuild_files import files_of, write
+from k2.checkpoints.rebuild_plan import BronzePlan, Refusal, SilverPlan, plan_bronze, plan_silver, tail_of_silver
 from k2.checkpoints.retention import Loss
 from k2.launchers.retention import NotKnown, newest_batch, table_location
 from k2.probes import kafka

@@ -17,10 +17,10 @@ from pydantic import JsonValue
 from k2.checkpoints import leftovers, quarantine
 from k2.checkpoints.backup import backups_of, restore_backup
 from k2.checkpoints.doctor import Health, Surroundings
+from k2.checkpoints.entries import CHECKPOINT, Entry, Refused, entries, verify, verify_list
 from k2.checkpoints.examine import NotACheckpoint, examine
 from k2.checkpoints.guard import rewound
 from k2.checkpoints.manifest import Kind, Manifest, Why
-from k2.checkpoints.quarantine import Entry, Refused
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.launchers.client import AgentClient, AgentUnavailable
 from k2.launchers.retention import NotKnown, newest_batch
@@ -155,13 +155,13 @@ def choose(runtime: Runtime, subject: Subject, name: str | None) -> Entry:
     """What goes back: the entry or backup with this name, or the newest whole checkpoint in the quarantine. Raises Refused."""
     place = quarantine.quarantine_of(runtime.checkpoints)
     if name is not None:
-        found = [e for e in (*quarantine.entries(place), *quarantine.entries(backups_of(runtime.checkpoints, subject.folder))) if e.folder.name == name]
+        found = [e for e in (*entries(place), *entries(backups_of(runtime.checkpoints, subject.folder))) if e.folder.name == name]
         if not found:
             raise Refused(f"there is no entry {name} in the quarantine, and no such backup: choose one that is there")
         if found[0].manifest is None or found[0].wrong:
             raise Refused(f"{name} cannot go back: {found[0].wrong}: choose another one")
         return found[0]
-    whole = [(e.manifest.at, e.folder.name, e) for e in quarantine.entries(place) if e.wrong is None and e.manifest and e.manifest.folder == subject.folder]
+    whole = [(e.manifest.at, e.folder.name, e) for e in entries(place) if e.wrong is None and e.manifest and e.manifest.folder == subject.folder]
     whole = [(at, name, e) for at, name, e in whole if e.manifest and e.manifest.kind in GOES_BACK]
     if not whole:
         raise Refused(f"the quarantine has no checkpoint of {subject.folder}: choose a backup by its name, or use action 'rebuild'")
@@ -182,7 +182,7 @@ def restore(runtime: Runtime, subject: Subject, entry: Entry, *, who: str, reaso
     """
     place = runtime.checkpoints / subject.folder
     with _alone(runtime, subject) as connection:
-        manifest = quarantine.verify(entry) if entry.manifest and entry.manifest.kind is not Kind.LEFTOVERS else quarantine.verify_list(entry)
+        manifest = verify(entry) if entry.manifest and entry.manifest.kind is not Kind.LEFTOVERS else verify_list(entry)
         if manifest.folder != subject.folder:
             raise Refused(f"{entry.folder.name} is of {manifest.folder}, and not of {subject.folder}: choose one of it")
         if manifest.kind is Kind.LEFTOVERS:
@@ -209,7 +209,7 @@ def is_back(runtime: Runtime, connection: database.Connection, subject: Subject)
     begun = retired.of(connection, subject.folder)
     if begun is None or not os.path.lexists(runtime.checkpoints / subject.folder):
         return False
-    return begun.entry is None or not (quarantine.quarantine_of(runtime.checkpoints) / begun.entry / quarantine.CHECKPOINT).exists()
+    return begun.entry is None or not (quarantine.quarantine_of(runtime.checkpoints) / begun.entry / CHECKPOINT).exists()
 
 
 def undo(runtime: Runtime, subject: Subject) -> None:

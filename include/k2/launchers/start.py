@@ -16,8 +16,8 @@ from pathlib import Path
 import psycopg
 
 from k2.checkpoints.aside import move_aside, take_new_identity
+from k2.checkpoints.entries import Refused
 from k2.checkpoints.guard import rewound
-from k2.checkpoints.quarantine import Refused
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.checkpoints.retention import Loss
 from k2.launchers import rebuilding

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from k2.checkpoints.backup import backups_of
-from k2.checkpoints.quarantine import entries, quarantine_of
+from k2.checkpoints.entries import entries
+from k2.checkpoints.quarantine import quarantine_of
 from k2.checkpoints.reader import read_tail
 from k2.registry.runtime import Runtime
 

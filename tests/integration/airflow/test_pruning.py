@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from k2.checkpoints.entries import entries
 from k2.checkpoints.leftovers import put_back
-from k2.checkpoints.quarantine import entries, quarantine_of
+from k2.checkpoints.quarantine import quarantine_of
 from k2.checkpoints.reader import read_tail
 from k2.registry.runtime import Runtime
 from k2.state.database import connect

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from k2.airflow import backing
-from k2.checkpoints import quarantine
 from k2.checkpoints.backup import backups_of
+from k2.checkpoints.entries import entries
 from k2.checkpoints.reader import read_tail
 from k2.state import database
 
@@ -28,8 +28,8 @@ def test_every_stream_has_a_backup_and_the_newest_few_are_kept(watched: Watched)
         watched.commit(STREAM, batch)
         done = [backing.back_up(watched.runtime, stream, who="ann", why="by hand") for stream in streams]
     place = backups_of(watched.runtime.checkpoints, FOLDER)
-    assert [len(quarantine.entries(backups_of(watched.runtime.checkpoints, watched.runtime.checkpoint(s).name))) for s in streams] == [keep] * len(streams)
-    newest = next(entry for entry in quarantine.entries(place) if entry.folder.name == done[0]["entry"])
+    assert [len(entries(backups_of(watched.runtime.checkpoints, watched.runtime.checkpoint(s).name))) for s in streams] == [keep] * len(streams)
+    newest = next(entry for entry in entries(place) if entry.folder.name == done[0]["entry"])
     assert read_tail(newest.checkpoint).committed == read_tail(checkpoint).committed
     assert newest.manifest is not None and (newest.manifest.who, newest.manifest.why, newest.manifest.about) == ("ann", "by hand", {"stream": STREAM})
     written = backing.report(watched.runtime, streams, done)

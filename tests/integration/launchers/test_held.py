@@ -13,7 +13,8 @@ import pytest
 
 from k2 import watchdog
 from k2.airflow import control
-from k2.checkpoints.quarantine import entries, quarantine_of
+from k2.checkpoints.entries import entries
+from k2.checkpoints.quarantine import quarantine_of
 from k2.registry.observed import Action, Verdict
 from k2.registry.wishes import Wish
 from k2.state import audit, database, skips, streams

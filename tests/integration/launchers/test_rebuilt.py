@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from k2.airflow import control
+from k2.checkpoints.entries import Entry, entries
 from k2.checkpoints.manifest import Kind
-from k2.checkpoints.quarantine import Entry, entries, quarantine_of
+from k2.checkpoints.quarantine import quarantine_of
 from k2.checkpoints.reader import read_offsets, read_tail
 from k2.launchers import rebuilding, retiring
 from k2.launchers import start as protocol

@@ -13,6 +13,7 @@ import pytest
 
 from k2.airflow import control
 from k2.checkpoints import backup, quarantine
+from k2.checkpoints.entries import CHECKPOINT, Entry, describe, entries, new_entry, recover
 from k2.checkpoints.manifest import LIST, Kind, Why
 from k2.launchers import retention, retiring
 from k2.launchers.retiring import Subject
@@ -72,8 +73,8 @@ def wanted(watched: Watched) -> Any:
         return streams.wanted(connection, STREAM)
 
 
-def lying(watched: Watched) -> list[quarantine.Entry]:
-    return [e for e in quarantine.entries(quarantine.quarantine_of(watched.runtime.checkpoints)) if e.checkpoint.is_dir()]
+def lying(watched: Watched) -> list[Entry]:
+    return [e for e in entries(quarantine.quarantine_of(watched.runtime.checkpoints)) if e.checkpoint.is_dir()]
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -213,7 +214,7 @@ def test_a_retiring_killed_at_any_step_is_completed_or_undone(watched: Watched, 
             do(watched, Wish.RESTORE)
         assert files(checkpoint) == whole and lying(watched) == [] and tombstone(watched) is None, at
         assert (wanted(watched).known_query_id, wanted(watched).adopted_generation) == ("q", None)
-        quarantine.recover(quarantine.quarantine_of(watched.runtime.checkpoints))
+        recover(quarantine.quarantine_of(watched.runtime.checkpoints))
         if not killed:
             break
     assert 15 <= at < MOST_STEPS - 1, "the steps are no longer seen"
@@ -230,7 +231,7 @@ def test_a_restoring_killed_at_any_step_is_completed(watched: Watched) -> None:
         if tombstone(watched) is not None:
             do(watched, Wish.RESTORE)
         assert files(checkpoint) == whole and lying(watched) == [] and tombstone(watched) is None, at
-        quarantine.recover(quarantine.quarantine_of(watched.runtime.checkpoints))
+        recover(quarantine.quarantine_of(watched.runtime.checkpoints))
         if not killed:
             break
     assert 8 <= at < MOST_STEPS - 1, "the steps are no longer seen"
@@ -329,10 +330,10 @@ def test_leftovers_and_backups_go_back_by_their_names(watched: Watched, monkeypa
     leftover = checkpoint / "offsets" / ".7.0f1e2d3c-0000-4000-8000-000000000000.tmp"
     leftover.write_text("half")
     why = Why(kind=Kind.LEFTOVERS, who="checkpoints_prune", why="left by crashed writes", at=NOW)
-    with quarantine.new_entry(quarantine.quarantine_of(watched.runtime.checkpoints), checkpoint, why) as folder:
-        quarantine.describe(checkpoint, folder, checkpoint.name, why, [f"offsets/{leftover.name}"])
-        (folder / quarantine.CHECKPOINT / "offsets").mkdir(parents=True)
-        leftover.rename(folder / quarantine.CHECKPOINT / "offsets" / leftover.name)
+    with new_entry(quarantine.quarantine_of(watched.runtime.checkpoints), checkpoint, why) as folder:
+        describe(checkpoint, folder, checkpoint.name, why, [f"offsets/{leftover.name}"])
+        (folder / CHECKPOINT / "offsets").mkdir(parents=True)
+        leftover.rename(folder / CHECKPOINT / "offsets" / leftover.name)
     refused(watched, Wish.RESTORE, "the quarantine has no checkpoint of bronze-binance")
     assert f"its 1 files go back into {FOLDER}" in do(watched, Wish.RESTORE, folder.name)
     assert leftover.read_text() == "half" and lying(watched) == []

@@ -21,7 +21,8 @@ from streams_records import NOW_MS, binance, encode, kraken, schema_text
 from streams_registry import register_schema
 
 from k2.checkpoints.reader import read_offsets, read_tail
-from k2.checkpoints.rebuild import BronzePlan, Refusal, SilverPlan, files_of, plan_bronze, plan_silver, tail_of_silver, write
+from k2.checkpoints.rebuild_files import files_of, write
+from k2.checkpoints.rebuild_plan import BronzePlan, Refusal, SilverPlan, plan_bronze, plan_silver, tail_of_silver
 from k2.probes.history import read_chain
 from k2.probes.kafka import KafkaHeads
 from k2.probes.rebuilding import read_bronze, read_source

@@ -12,7 +12,8 @@ from confluent_kafka import TopicPartition
 from streams_lab import PARTITIONS, Lab, RunningDriver
 from streams_records import NOW_MS
 
-from k2.checkpoints.quarantine import entries, quarantine_of
+from k2.checkpoints.entries import entries
+from k2.checkpoints.quarantine import quarantine_of
 from k2.checkpoints.reader import read_tail
 from k2.launchers.retention import Preflight
 from k2.launchers.start import NotSafe, start

@@ -13,6 +13,7 @@ QUERY = "0c1b7cf6-6e0f-4f6c-9a3e-3d5f2c1b0a99"
 LEFTOVER = ".5.8a5b8c1e-0a4e-4c40-9f3f-3a3b6a7e1d11.tmp"
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 ABOUT = '{"batchWatermarkMs":0,"batchTimestampMs":1796057667159,"conf":{}}'
+Content = dict[str, tuple[bytes, int] | str | None]
 
 
 def make(root: Path, *, offsets: Iterable[int] = range(6), commits: Iterable[int] = range(6), metadata: str | None = json.dumps({"id": QUERY})) -> Path:
@@ -47,3 +48,15 @@ def touch(path: Path, *, hours: float) -> Path:
     stamp = (NOW - timedelta(hours=hours)).timestamp()
     os.utime(path, (stamp, stamp))
     return path
+
+
+def content(tree: Path) -> Content:
+    """Every path below a folder: bytes and time of a file, None of a folder, what a link names."""
+    found: Content = {}
+    for path in sorted(tree.rglob("*")):
+        name = str(path.relative_to(tree))
+        if path.is_symlink():
+            found[name] = str(path.readlink())
+        else:
+            found[name] = (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
+    return found

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from k2.checkpoints.aside import move_aside, take_new_identity
+from k2.checkpoints.entries import Refused, entries
 from k2.checkpoints.manifest import Kind
-from k2.checkpoints.quarantine import Refused, entries, quarantine_of, restore
+from k2.checkpoints.quarantine import quarantine_of, restore
 
 
 @pytest.fixture

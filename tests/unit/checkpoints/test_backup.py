@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from k2.checkpoints.backup import back_up, backups_of, restore_backup
-from k2.checkpoints.manifest import MANIFEST, Kind
-from k2.checkpoints.quarantine import PURGING, Entry, Refused, entries, recover, verify
+from k2.checkpoints.entries import PURGING, Entry, Refused, entries, recover, verify
+from k2.checkpoints.manifest import MANIFEST, Kind, Why
+from k2.checkpoints.quarantine import quarantine_of
 from k2.checkpoints.reader import read_tail
 
 AT = datetime(2026, 11, 1, 3, 0, tzinfo=UTC)
@@ -131,15 +132,25 @@ def test_where_rows_would_be_lost_or_doubled_nothing_goes_back(root: Path, query
 
 
 def test_a_backup_goes_onto_nothing(root: Path, query: Query) -> None:
-    """What is there is for the caller to put into the quarantine."""
+    """Unless it is said why: then what is there goes into the quarantine, but for nothing that is refused."""
     backup = monthly(root)
     before = content(root)
     with pytest.raises(Refused, match="bronze-x exists: put what is there into the quarantine first"):
         restore_backup(backup, root / "bronze-x", root, 3)
     with pytest.raises(Refused, match="is not right below"):
         restore_backup(backup, root.with_name("elsewhere"), root, 3)
+    why = Why(kind=Kind.REPLACED, who="dba", why="it takes its place", at=AT)
+    with pytest.raises(Refused, match="rows would be lost or doubled"):
+        restore_backup(backup, root / "bronze-x", root, 9, why)
     verify(backup)
-    assert content(root) == before
+    assert content(root) == before and entries(quarantine_of(root)) == []
+    query.run(1)
+    there = content(root / "bronze-x")
+    restore_backup(backup, root / "bronze-x", root, 3, why)
+    (held,) = entries(quarantine_of(root))
+    assert content(root / "bronze-x") == content(backup.checkpoint) and content(held.checkpoint) == there
+    restore_backup(backup, root / "bronze-x", root, 3, why)
+    assert entries(quarantine_of(root)) == [held], "it is there already"
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,10 +16,17 @@ ICEBERG = {"version": 1, "snapshot_id": 5214687884514373566, "position": 1, "sca
 
 
 def test_a_plan() -> None:
-    """Its time, its settings, and an offset for each source."""
-    found = contents.plan(f'v1\n{ABOUT}\n{{"trades":{{"0":2}}}}\n-\n7', "offsets/3")
-    assert found.sources == ({"trades": {"0": 2}}, None, 7)
-    assert found.at == datetime.fromtimestamp(1796057667.159, UTC) and found.conf == {"spark.sql.shuffle.partitions": "2"}
+    """An offset for each source."""
+    text = f'v1\n{ABOUT}\n{{"trades":{{"0":2}}}}\n-\n7'
+    contents.check_plan(text, "offsets/3")
+    assert contents.offsets(text, "offsets/3") == ({"trades": {"0": 2}}, None, 7)
+
+
+@pytest.mark.parametrize("text", [f"v1\n{ABOUT}", "v1\nx\n7", "v1\n7\n7", f"v1\n{ABOUT}\nx", f"v2\n{ABOUT}\n7"])
+def test_a_plan_of_another_form_is_refused(text: str) -> None:
+    """Its metadata and its offsets alike."""
+    with pytest.raises(Malformed, match="offsets/3"):
+        contents.check_plan(text, "offsets/3")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,7 @@ def test_a_file_log() -> None:
 @given(st.text(max_size=200))
 def test_no_text_breaks_a_parser(text: str) -> None:
     """Any text ends in a value or in Malformed."""
-    for parse in (contents.plan, contents.offsets, contents.commit, contents.start, contents.file_log):
+    for parse in (contents.check_plan, contents.offsets, contents.commit, contents.start, contents.file_log):
         for full in (text, f"v1\n{text}", f"v1\n{ABOUT}\n{text}"):
             try:
                 parse(full, "a file")

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from k2.checkpoints.doctor import Health, Surroundings
+from k2.checkpoints.entries import Entry, Refused, entries
 from k2.checkpoints.examine import examine
 from k2.checkpoints.leftovers import CHUNK, Taken, put_back, take_away
 from k2.checkpoints.manifest import Kind, Why
 from k2.checkpoints.plan import Item, Plan, plan
-from k2.checkpoints.quarantine import Entry, Refused, entries, quarantine_of
+from k2.checkpoints.quarantine import quarantine_of
 from k2.state.locks import Locked
 
 from .folders import LEFTOVER, NOW, make, touch, write

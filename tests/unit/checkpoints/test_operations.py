@@ -19,12 +19,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from k2.checkpoints import leftovers, quarantine
 from k2.checkpoints.backup import back_up, backups_of, restore_backup
 from k2.checkpoints.doctor import Health, Surroundings
+from k2.checkpoints.entries import Entry, Refused, entries, purge
 from k2.checkpoints.examine import examine
 from k2.checkpoints.manifest import Kind, Why
-from k2.checkpoints.plan import plan
-from k2.checkpoints.quarantine import Entry, Refused, entries, quarantine_of
+from k2.checkpoints.plan import items, plan
+from k2.checkpoints.quarantine import quarantine_of
 from k2.checkpoints.reader import read_tail
-from k2.checkpoints.rebuild import Begin, BronzePlan, write
+from k2.checkpoints.rebuild_files import write
+from k2.checkpoints.rebuild_plan import Begin, BronzePlan
 
 from .folders import ABOUT, NOW
 
@@ -32,12 +34,14 @@ TTL = timedelta(days=30)
 RETAINED = 5
 """Spark keeps a hundred batches; what is purged behind fewer shows more in fewer steps."""
 KEPT_BACKUPS = 2
+DAY_NS = 24 * 3600 * 10**9
 OURS = Surroundings(stream="bronze_binance", known=True)
 Contents = dict[str, tuple[bytes, int]]
 
 
 def contents(path: Path) -> Contents:
-    return {str(f.relative_to(path)): (f.read_bytes(), f.stat().st_mtime_ns) for f in path.rglob("*") if f.is_file()}
+    files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return {os.path.relpath(f, path): (f.read_bytes(), f.stat().st_mtime_ns) for f in files}
 
 
 class Checkpoint(RuleBasedStateMachine):
@@ -107,10 +111,14 @@ class Checkpoint(RuleBasedStateMachine):
             self._commit()
 
     @precondition(lambda self: self.running)
-    @rule(count=st.integers(1, 4))
-    def batches(self, count: int) -> None:
+    @rule(count=st.integers(1, 4), hours=st.sampled_from([0, 30]))
+    def batches(self, count: int, hours: int) -> None:
+        """Each lasts so long; one that lasts has lost a task, and what that was writing stays."""
         for _ in range(count):
             self._plan()
+            if hours:
+                self._half("commits", self.planned)
+                self.now += timedelta(hours=hours)
             self._commit()
 
     def _plan(self) -> None:
@@ -134,19 +142,24 @@ class Checkpoint(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule()
     def half_a_write(self) -> None:
+        self._half("offsets", self.planned + 1)
+
+    def _half(self, log: str, batch: int) -> None:
         """What a crashed write leaves: a temporary file and its checksum."""
-        name = f".{self.planned + 1}.{uuid.uuid4()}.tmp"
-        for file in (self.path / "offsets" / name, self.path / "offsets" / f".{name}.crc"):
+        name = f".{batch}.{uuid.uuid4()}.tmp"
+        for file in (self.path / log / name, self.path / log / f".{name}.crc"):
             file.write_text("half")
             os.utime(file, (self.now.timestamp(),) * 2)
 
     @precondition(lambda self: self.running)
     @rule(in_the_table=st.booleans())
     def kill(self, in_the_table: bool) -> None:
-        """In the middle of a batch."""
+        """In the middle of a batch, when it was about to commit."""
         self._plan()
         if in_the_table and self.query is not None:
             self.table[self.query] = self.planned
+        self.now += timedelta(seconds=1)
+        self._half("commits", self.planned)
         self.running = False
 
     @rule(days=st.sampled_from([1, 31]))
@@ -160,14 +173,24 @@ class Checkpoint(RuleBasedStateMachine):
     def prune(self, hours: int, most: int) -> None:
         self.now += timedelta(hours=hours)
         before = contents(self.path)
+        may_go = self._left(before)
         _, made = plan(self.path, OURS, self.now, self.home / "plan.jsonl")
-        assert made.refused is None
+        assert made.refused is None and {item.path for item in items(made.file)} == may_go
         taken = leftovers.take_away(made, self.root, self._why(Kind.LEFTOVERS), most=most, seconds=60, hold=contextlib.nullcontext)
-        gone = {name: found for name, found in before.items() if name not in contents(self.path)}
-        assert len(gone) == taken.files and all(".tmp" in name for name in gone)
-        assert all(changed <= (self.now - timedelta(hours=24)).timestamp() * 10**9 for _, changed in gone.values())
+        after = contents(self.path)
+        gone = {name: found for name, found in before.items() if name not in after}
+        assert set(gone) <= may_go and len(gone) == taken.files == min(most, len(may_go))
         if taken.entry:
             self.put[taken.entry] = gone
+
+    def _left(self, there: Contents) -> set[str]:
+        """What crashes have left: it is a day old, and than three of the longest batch, and no batch that may be under way can have written it."""
+        at = {name: changed for name, (_, changed) in there.items()}
+        lasted = [at[f"commits/{n}"] - at[f"offsets/{n}"] for n in range(self.committed + 1) if {f"commits/{n}", f"offsets/{n}"} <= set(at)]
+        latest = int(self.now.timestamp()) * 10**9 - max([DAY_NS, *(3 * ns for ns in lasted)])
+        if self.planned > self.committed:
+            latest = min(latest, at[f"offsets/{self.planned}"])
+        return {name for name, changed in at.items() if ".tmp" in name and changed <= latest}
 
     @precondition(lambda self: not self.running and self.query is not None)
     @rule()
@@ -207,11 +230,11 @@ class Checkpoint(RuleBasedStateMachine):
         for entry in entries(quarantine_of(self.root)):
             assert entry.manifest is not None
             if entry.manifest.at + TTL <= self.now:
-                quarantine.purge(entry, self.now, TTL)
+                purge(entry, self.now, TTL)
                 del self.put[entry.folder.name]
             else:
                 with pytest.raises(Refused, match="is kept until"):
-                    quarantine.purge(entry, self.now, TTL)
+                    purge(entry, self.now, TTL)
 
     @precondition(lambda self: self.query is not None and self.committed >= 0)
     @rule()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import resource
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,8 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2.checkpoints.entries import CHECKPOINT, Entry, Refused, entries, verify
 from k2.checkpoints.manifest import LIST, MANIFEST, Kind, Why, read_list
-from k2.checkpoints.quarantine import CHECKPOINT, Entry, Refused, entries, purge, put, put_copy, quarantine_of, recover, restore, verify
+from k2.checkpoints.quarantine import put, put_copy, quarantine_of, restore
+
+from .folders import content
 
 AT = datetime(2026, 11, 22, 2, 30, 5, tzinfo=UTC)
 TTL = timedelta(days=30)
@@ -38,26 +39,14 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, planned: int = 3) -> Path:
     texts = {"metadata": json.dumps({"id": QUERY}), ".metadata.crc": "crc", "sources/0/0": "v1\n{}"}
-    texts |= {f"offsets/{n}": f'v1\n{{}}\n{{"topic":{{"0":{n}}}}}' for n in range(3)} | {f"commits/{n}": "v1\n{}" for n in range(2)}
+    texts |= {f"offsets/{n}": f'v1\n{{}}\n{{"topic":{{"0":{n}}}}}' for n in range(planned)} | {f"commits/{n}": "v1\n{}" for n in range(2)}
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     (folder / "state" / "empty").mkdir(parents=True)
     return folder
-
-
-def content(tree: Path) -> dict[str, tuple[bytes, int] | str | None]:
-    """Every path below a folder: bytes and time of a file, None of a folder, what a link names."""
-    found: dict[str, tuple[bytes, int] | str | None] = {}
-    for path in sorted(tree.rglob("*")):
-        name = str(path.relative_to(tree))
-        if path.is_symlink():
-            found[name] = str(path.readlink())
-        else:
-            found[name] = (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
-    return found
 
 
 def unprivileged(work: Callable[[], object]) -> str:
@@ -272,6 +261,24 @@ def test_nothing_goes_back_onto_something(root: Path) -> None:
     assert content(entry.folder) == before
 
 
+def test_one_takes_the_place_of_another(root: Path) -> None:
+    """If it is said why: what lay there is held then, and named with what it made way for. What is refused moves neither."""
+    entry, instead = put(root / "bronze-x", root, why()), why(Kind.REPLACED)
+    old, new = content(entry.checkpoint), content(make(root / "bronze-x", planned=9))
+    damaged = entry.checkpoint / "offsets" / "2"
+    text = damaged.read_text()
+    damaged.write_text("torn")
+    with pytest.raises(Refused, match="is not what it was"):
+        restore(entry, root / "bronze-x", root, instead)
+    assert content(root / "bronze-x") == new and entries(quarantine_of(root)) == [entry]
+    damaged.write_text(text)
+    os.utime(damaged, ns=(0, old["offsets/2"][1]))
+    restore(entry, root / "bronze-x", root, instead)
+    (held,) = entries(quarantine_of(root))
+    assert content(root / "bronze-x") == old and content(held.checkpoint) == new
+    assert held.manifest is not None and held.manifest.about == instead.about | {"for": entry.folder.name}
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "content": (lambda e: (e / CHECKPOINT / "offsets" / "2").write_text("v1\n{}\n" + '{"topic":{"0":9}}'), "offsets/2 has another content"),
     "gone": (lambda e: (e / CHECKPOINT / "offsets" / "2").unlink(), "offsets/2 is missing"),
@@ -320,133 +327,6 @@ def test_what_changes_on_the_way_back_is_taken_back(root: Path, monkeypatch: pyt
     with pytest.raises(Refused, match="was changed while it was moved back, so it is in the quarantine again: offsets/3 was not there"):
         restore(entry, root / "bronze-x", root)
     assert not (root / "bronze-x").exists() and (entry.checkpoint / "offsets" / "3").exists()
-
-
-def test_nothing_is_purged_before_its_time(root: Path) -> None:
-    entry = put(root / "bronze-x", root, why())
-    with pytest.raises(Refused, match="is kept until 2026-12-22 02:30:05 UTC: purge it then"):
-        purge(entry, AT + TTL - timedelta(seconds=1), TTL)
-    verify(entry)
-    purge(entry, AT + TTL, TTL)
-    assert entries(quarantine_of(root)) == []
-    with pytest.raises(Refused, match="No such file or directory"):
-        purge(entry, AT + TTL, TTL)
-
-
-def test_of_what_age_nobody_knows_is_not_purged(root: Path) -> None:
-    entry = put(root / "bronze-x", root, why())
-    (entry.folder / MANIFEST).write_text("{}")
-    (found,) = entries(quarantine_of(root))
-    with pytest.raises(Refused, match="since when it lies there cannot be known: manifest.json, kind: Field required"):
-        purge(found, AT + 2 * TTL, TTL)
-    assert found.checkpoint.is_dir()
-
-
-def test_what_is_being_purged_never_goes_back(root: Path) -> None:
-    """Also when all of it is still there; the purge goes on, whatever its age."""
-    entry = put(root / "bronze-x", root, why())
-    entry.folder.rename(entry.folder.with_name(entry.folder.name + ".purging"))
-    (found,) = entries(quarantine_of(root))
-    assert found.purging and found.wrong == "it is being purged: if no process does that now, purge it again"
-    with pytest.raises(Refused, match="is being purged: what is left of it never goes back"):
-        restore(found, root / "bronze-x", root)
-    with pytest.raises(Refused, match="No such file or directory"):
-        restore(entry, root / "bronze-x", root)
-    assert recover(quarantine_of(root)) == [] and found.checkpoint.is_dir()
-    purge(found, AT, TTL)
-    assert entries(quarantine_of(root)) == []
-
-
-def test_a_purge_follows_no_link(root: Path) -> None:
-    """What somebody linked from the quarantine is not deleted with it."""
-    entry = put(root / "bronze-x", root, why())
-    live = make(root / "live")
-    before = content(live)
-    linked(entry.checkpoint / "state" / "link", live)
-    purge(entry, AT + TTL, TTL)
-    assert content(live) == before and entries(quarantine_of(root)) == []
-
-
-def test_everything_that_lies_there_is_told(root: Path) -> None:
-    """With what is wrong with it: nothing is hidden, nothing is an error."""
-    place = quarantine_of(root)
-    assert entries(place) == [] and recover(place) == []
-    whole = put(root / "bronze-x", root, why())
-    renamed = put(make(root / "bronze-y"), root, why()).folder.rename(place / "renamed")
-    (place / "lost+found").mkdir()
-    (place / "note.txt").write_text("by hand")
-    nameless = put(make(root / "bronze-z"), root, why())
-    (nameless.folder / MANIFEST).unlink()
-    said = {e.folder.name: e.wrong for e in entries(place)}
-    assert said == {
-        whole.folder.name: None,
-        "renamed": f"its manifest is that of {json.loads((renamed / MANIFEST).read_text())['id']}: give the folder its name back",
-        "lost+found": "it holds no checkpoint: interrupted work left it, and `recover` removes it, but for what was put into it by hand",
-        "note.txt": "it is no folder, and nothing of the quarantine's: move it elsewhere",
-        nameless.folder.name: "manifest.json: No such file or directory: look at its checkpoint, and move that by hand",
-    }
-
-
-def test_recovery_removes_rests_and_nothing_else(root: Path) -> None:
-    place = quarantine_of(root)
-    whole = put(root / "bronze-x", root, why())
-    nameless = put(make(root / "bronze-z"), root, why())
-    (nameless.folder / MANIFEST).unlink()
-    rests = [place / "a-1", place / "b-2"]
-    for rest in rests:
-        (rest / "part" / "offsets").mkdir(parents=True)
-        (rest / "part" / "offsets" / "0").touch()
-        (rest / LIST).touch()
-    (rests[1] / "by hand").touch()
-    before = content(whole.folder), content(nameless.folder)
-    assert recover(place) == [rests[0] / "part", rests[0], rests[1] / "part"]
-    assert (content(whole.folder), content(nameless.folder)) == before and content(rests[1]) == {"by hand": (b"", (rests[1] / "by hand").stat().st_mtime_ns)}
-    assert recover(place) == []
-
-
-def test_two_processes_do_not_work_on_one_entry(root: Path) -> None:
-    entry = put(root / "bronze-x", root, why())
-    rest = quarantine_of(root) / "rest-1"
-    rest.mkdir()
-    held = [os.open(folder, os.O_RDONLY) for folder in (entry.folder, rest)]
-    try:
-        for descriptor in held:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for act in (lambda: restore(entry, root / "bronze-x", root), lambda: purge(entry, AT + TTL, TTL)):
-            with pytest.raises(Refused, match="another process works on it: wait until it is done"):
-                act()
-        assert recover(quarantine_of(root)) == [] and rest.is_dir()
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-    assert recover(quarantine_of(root)) == [rest]
-    restore(entry, root / "bronze-x", root)
-
-
-def test_a_recovery_in_another_process_loses_nothing(root: Path) -> None:
-    """It runs without a pause while a checkpoint goes and comes: at worst that is refused."""
-    before, place, went, parent = content(root / "bronze-x"), quarantine_of(root), 0, os.getpid()
-    child = os.fork()
-    if child == 0:
-        while os.getppid() == parent:
-            with suppress(OSError):
-                recover(place)
-        os._exit(0)
-    try:
-        for _ in range(30):
-            with suppress(Refused):
-                restore(put(root / "bronze-x", root, why()), root / "bronze-x", root)
-                went += 1
-            deadline = time.monotonic() + 10
-            while not (root / "bronze-x").exists() and time.monotonic() < deadline:
-                for left in entries(place):
-                    with suppress(Refused):
-                        restore(left, root / "bronze-x", root)
-            assert content(root / "bronze-x") == before
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-    assert went > 0
 
 
 names = st.binary(min_size=1, max_size=30).filter(lambda b: not {0, 0x2F} & set(b) and b not in (b".", b"..")).map(os.fsdecode)

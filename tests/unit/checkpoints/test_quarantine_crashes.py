@@ -2,80 +2,31 @@
 
 from __future__ import annotations
 
-import builtins
-import io
 import itertools
 import json
 import os
 import shutil
-import signal
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from k2.checkpoints.aside import take_new_identity
 from k2.checkpoints.backup import back_up, backups_of, restore_backup
+from k2.checkpoints.entries import CHECKPOINT, Entry, Refused, entries, purge, recover, verify
 from k2.checkpoints.manifest import LIST, MANIFEST, Kind, Why
-from k2.checkpoints.quarantine import CHECKPOINT, Entry, Refused, entries, purge, put, put_copy, quarantine_of, recover, restore, verify
+from k2.checkpoints.quarantine import put, put_copy, quarantine_of, restore
 from k2.checkpoints.reader import read_tail
+
+from .crashes import every_crash, killed_before
+from .folders import Content, content
 
 AT = datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
 LATER, TTL = AT + timedelta(days=31), timedelta(days=30)
 WHY = Why(kind=Kind.RETIRED, who="dba", why="test", at=AT)
 QUERY = "0c1b7cf6-6e0f-4f6c-9a3e-3d5f2c1b0a99"
-CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "utime", "sendfile")
-"""What is called only to read changes nothing, so a kill between two such calls is one before the next change."""
-Content = dict[str, tuple[bytes, int] | None]
-
-
-def killed_before(change: int, work: Callable[[], object]) -> bool:
-    """Do `work` in a child that kills itself before it makes that change, counted from 1. False when the work was done before."""
-    child = os.fork()
-    if child == 0:
-        changes = itertools.count(1)
-
-        def counted(real: Callable[..., Any], counts: Callable[..., bool]) -> Callable[..., Any]:
-            def step(*args: Any, **kwargs: Any) -> Any:
-                if counts(*args) and next(changes) == change:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*args, **kwargs)
-
-            return step
-
-        for name in CHANGES:
-            setattr(os, name, counted(getattr(os, name), lambda *args: True))
-        io.open = builtins.open = counted(io.open, lambda path, mode="r", *args: "r" not in mode)
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.waitstatus_to_exitcode(status) == 0, "the work failed, and should not have"
-    return False
-
-
-def every_crash(begin: Callable[[], None], work: Callable[[], object]) -> Iterator[int]:
-    """After `begin`, do `work` and kill it before its first change, then again before its second, and so on until it is done."""
-    for change in itertools.count(1):
-        begin()
-        if not killed_before(change, work):
-            assert change > 7, "most of the changes were not seen"
-            return
-        yield change
-
-
-def content(tree: Path) -> Content:
-    return {str(p.relative_to(tree)): (p.read_bytes(), p.stat().st_mtime_ns) if p.is_file() else None for p in tree.rglob("*")}
 
 
 def make(folder: Path, batch: int = 5) -> None:

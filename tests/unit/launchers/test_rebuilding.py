@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from k2.checkpoints.quarantine import entries, quarantine_of
-from k2.checkpoints.rebuild import Begin, BronzePlan, Place, SilverPlan, files_of
+from k2.checkpoints.entries import entries
+from k2.checkpoints.quarantine import quarantine_of
+from k2.checkpoints.rebuild_files import files_of
+from k2.checkpoints.rebuild_plan import Begin, BronzePlan, Place, SilverPlan
 from k2.launchers.rebuilding import begins_after, loses_more, replace, told
 from k2.launchers.retention import NotKnown
 

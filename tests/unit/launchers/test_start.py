@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from k2.checkpoints.quarantine import entries, quarantine_of
+from k2.checkpoints.entries import entries
+from k2.checkpoints.quarantine import quarantine_of
 from k2.checkpoints.retention import Loss
 from k2.launchers import start as protocol
 from k2.launchers.client import AgentUnavailable

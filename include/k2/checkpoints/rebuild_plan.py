@@ -1,4 +1,4 @@
-"""A checkpoint that is gone, made again from the stream's tables: a pure plan, and the writing of its files.
+"""The plan of a checkpoint that is gone and is made again: where its stream goes on, as its tables prove. Pure.
 
 Bronze goes on as a new query behind the last offset that its table holds of each Kafka partition; batches are numbered from 0 again. Silver goes on
 as the same query with its newest batch planned once more: the writer finds that batch in Silver, stops if its rows are not divided as they were, and
@@ -11,33 +11,15 @@ raised, in the same transaction.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 
-from k2.checkpoints.names import being_written
 from k2.probes.rebuilding import Bronze, File, Source, Spans
 from k2.registry.history import NO_SNAPSHOT, Chain, Commit, Span
 
 SHOWN = 5
-CONF = {
-    "spark.sql.streaming.stateStore.providerClass": "org.apache.spark.sql.execution.streaming.state.HDFSBackedStateStoreProvider",
-    "spark.sql.streaming.stateStore.rocksdb.formatVersion": "5",
-    "spark.sql.streaming.stateStore.encodingFormat": "unsaferow",
-    "spark.sql.streaming.statefulOperator.useStrictDistribution": "true",
-    "spark.sql.streaming.flatMapGroupsWithState.stateFormatVersion": "2",
-    "spark.sql.streaming.multipleWatermarkPolicy": "min",
-    "spark.sql.streaming.aggregation.stateFormatVersion": "2",
-    "spark.sql.streaming.join.stateFormatVersion": "2",
-    "spark.sql.streaming.stateStore.compression.codec": "lz4",
-    "spark.sql.optimizer.pruneFiltersCanPruneStreamingSubplan": "false",
-}
-"""What Spark 4.1 writes into a plan of a query that has set none of it. A plan without them is taken for one of a Spark that did not know them yet, and
-gets what was right then. Not among them: the number of shuffle partitions, which is then the session's."""
 BEGINNING = -1
 """Iceberg's position of a reader that has read no snapshot."""
 
@@ -127,7 +109,8 @@ class Place:
     position: int
 
     def as_json(self) -> str:
-        return _json({"version": 1, "snapshot_id": self.snapshot, "position": self.position, "scan_all_files": False})
+        offset = {"version": 1, "snapshot_id": self.snapshot, "position": self.position, "scan_all_files": False}
+        return json.dumps(offset, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -359,56 +342,6 @@ def _begin(batch: Commit, end: int, files: _Files) -> int | None:
 
 def _offsets(batch: Commit) -> str:
     return "; ".join(f"partition {p.partition} {_text((p.first, p.next))}" for p in batch.pieces or ())
-
-
-def write(plan: BronzePlan | SilverPlan, target: Path) -> None:
-    """Write the checkpoint that is planned: whole, and on the disk, or not at all.
-
-    Spark looks at no checksum that is not there, so none is written. Raises FileExistsError when there is anything at `target`.
-    """
-    if os.path.lexists(target):
-        raise FileExistsError(f"{target} is there: move it away before another checkpoint is written in its place")
-    part = target.with_name(being_written(target.name))
-    shutil.rmtree(part, ignore_errors=True)  # of a writing that was interrupted
-    for name, content in files_of(plan).items():
-        file = part / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-    for folder in (*(Path(root) for root, _, _ in os.walk(part)), part.parent):
-        _sync(folder)
-    part.rename(target)
-    _sync(target.parent)
-
-
-def files_of(plan: BronzePlan | SilverPlan) -> dict[str, bytes]:
-    """The files of the checkpoint, byte by byte as Spark 4.1 writes them."""
-    identity = {"metadata": _json({"id": plan.query}).encode()}
-    if isinstance(plan, BronzePlan):
-        offsets = _json({plan.topic: {b.partition: b.offset for b in plan.begins}})
-        # Spark 2.1 could not read a version, so its successors put a byte before it that tells it where to stop.
-        return identity | {"sources/0/0": b"\0v1\n" + offsets.encode()}
-    about = {"batchWatermarkMs": 0, "batchTimestampMs": int(plan.at.timestamp() * 1000), "conf": CONF}
-    batches = {f"offsets/{plan.batch}": plan.end}
-    if plan.batch:
-        batches[f"offsets/{plan.batch - 1}"] = plan.begin
-        identity[f"commits/{plan.batch - 1}"] = b'v1\n{"nextBatchWatermarkMs":0}'
-    planned = {name: f"v1\n{_json(about)}\n{place.as_json()}".encode() for name, place in batches.items()}
-    return identity | planned | {"sources/0/offsets/0": plan.begin.as_json().encode()}
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _text(span: Span) -> str:

@@ -1,21 +1,17 @@
-"""A lost checkpoint, planned and written again from what the tables hold."""
+"""Where a stream whose checkpoint is lost goes on, as its tables prove, or why nothing proves it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2.checkpoints.examine import folders
-from k2.checkpoints.reader import read_offsets, read_tail
-from k2.checkpoints.rebuild import Begin, BronzePlan, Fault, FaultKind, Place, Refusal, SilverPlan, files_of, plan_bronze, plan_silver, tail_of_silver, write
+from k2.checkpoints.rebuild_plan import Begin, BronzePlan, Fault, FaultKind, Place, Refusal, SilverPlan, plan_bronze, plan_silver, tail_of_silver
 from k2.probes.rebuilding import Appended, Bronze, File, Held, Source
 from k2.registry.history import NO_SNAPSHOT, Chain, Commit, Piece
 
@@ -271,6 +267,13 @@ def test_a_silver_without_batches_has_no_place(whole: bool, words: str) -> None:
     assert words in refused(plan_of(told(THREE, []), table=Chain([], whole=whole))).reason
 
 
+def test_only_what_is_needed_is_asked_of_silver() -> None:
+    """Back to the last batch with rows and the one before it."""
+    story = told(THREE, [40] * 6)
+    tail = tail_of_silver(story.table)
+    assert not isinstance(tail, Refusal) and [c.batch for c in tail] == [5, 4]
+
+
 SNAPSHOTS = st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), max_size=3), min_size=1, max_size=8)
 
 
@@ -288,74 +291,3 @@ def test_a_plan_is_where_silver_stood(snapshots: list[list[tuple[int, int]]], li
         return
     begin = story.ends[-2] if len(story.ends) > 1 else 0
     assert (plan.batch, story.numbered(plan.begin), story.numbered(plan.end)) == (len(limits) - 1, begin, story.ends[-1])
-
-
-# The files
-
-
-def test_a_checkpoint_of_bronze_is_its_identity_and_its_first_offsets(tmp_path: Path) -> None:
-    """Byte by byte as Spark writes them; to the reader it is a query that has planned nothing yet."""
-    plan = planned(bronze(p0=[(0, 10)], p1=[(0, 7)]), {"0": 0, "1": 0}, {"0": 12, "1": 7})
-    assert isinstance(plan, BronzePlan)
-    write(plan, tmp_path / "bronze")
-    found = {str(f.relative_to(tmp_path)): f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
-    assert found == {"bronze/metadata": f'{{"id":"{NEW}"}}'.encode(), "bronze/sources/0/0": b'\0v1\n{"t":{"0":10,"1":7}}'}
-    tail = read_tail(tmp_path / "bronze")
-    assert (tail.query_id, tail.last_offset_batch, tail.committed) == (NEW, None, None)
-
-
-def test_a_checkpoint_of_silver_has_its_newest_batch_in_flight(tmp_path: Path) -> None:
-    """The one before is committed, and a reader that looked for its beginning would find where that ended."""
-    plan = plan_of(told(THREE, [40, 40, 40]))
-    assert isinstance(plan, SilverPlan)
-    write(plan, tmp_path / "silver")
-    tail = read_tail(tmp_path / "silver")
-    offset = {"version": 1, "snapshot_id": 101, "position": 1, "scan_all_files": False}
-    assert (tail.query_id, tail.last_commit_batch, tail.last_offset_batch, tail.committed) == ("s", 1, 2, offset)
-    assert read_offsets(tmp_path / "silver", 2) == [{**offset, "position": 3}]
-    assert json.loads((tmp_path / "silver" / "sources" / "0" / "offsets" / "0").read_bytes()) == offset
-    first = plan_of(told(THREE, [40]))
-    assert isinstance(first, SilverPlan) and sorted(files_of(first)) == ["metadata", "offsets/0", "sources/0/offsets/0"]
-
-
-def test_what_is_being_written_is_no_checkpoint_yet(tmp_path: Path) -> None:
-    """Nobody examines it or takes anything out of it; any other hidden folder is looked at."""
-    for name in ("silver", ".silver.rebuilt", ".other"):
-        (tmp_path / name).mkdir()
-    assert folders(tmp_path, {"bronze": "bronze_x"}) == ["bronze", ".other", "silver"]
-
-
-def test_nothing_is_written_over(tmp_path: Path) -> None:
-    """Not even an empty folder, or a link to nowhere. What an interrupted writing left is no obstacle and does not stay."""
-    plan = plan_of(told(THREE, [40]))
-    assert isinstance(plan, SilverPlan)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("empty", "link"):
-        with pytest.raises(FileExistsError, match=name):
-            write(plan, tmp_path / name)
-    (tmp_path / ".silver.rebuilt" / "commits").mkdir(parents=True)
-    (tmp_path / ".silver.rebuilt" / "commits" / "8").write_text("of another time")
-    write(plan, tmp_path / "silver")
-    assert {str(f.relative_to(tmp_path / "silver")) for f in (tmp_path / "silver").rglob("*") if f.is_file()} == set(files_of(plan))
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["empty", "link", "silver"]
-
-
-def test_a_writing_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until the last rename there is nothing at the target, and afterwards all of it."""
-    plan = plan_of(told(THREE, [40, 40]))
-    assert isinstance(plan, SilverPlan)
-    monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError("the disk is full")))
-    with pytest.raises(OSError, match="the disk is full"):
-        write(plan, tmp_path / "silver")
-    assert not (tmp_path / "silver").exists()
-    monkeypatch.undo()
-    write(plan, tmp_path / "silver")
-    assert read_tail(tmp_path / "silver").query_id == "s"
-
-
-def test_only_what_is_needed_is_asked_of_silver() -> None:
-    """Back to the last batch with rows and the one before it."""
-    story = told(THREE, [40] * 6)
-    tail = tail_of_silver(story.table)
-    assert not isinstance(tail, Refusal) and [c.batch for c in tail] == [5, 4]
