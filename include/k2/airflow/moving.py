@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from k2.checkpoints import quarantine, survey
 from k2.checkpoints.backup import backups_of
@@ -46,6 +47,8 @@ def plan(runtime: Runtime, connection: Connection, wish: Wish, stream: str, name
     if name is None and retiring.is_back(runtime, connection, subject):
         return Planned(wish, subject, f"{subject.folder} is in its place already: only its tombstone is removed, and its stream can be started again")
     entry = retiring.choose(runtime, subject, name)
+    if entry.manifest is not None and entry.manifest.kind is Kind.BACKUP:
+        retiring.newest_of_backup(runtime, connection, subject, entry.manifest)
     return Planned(wish, subject, _back(connection, subject, entry), entry)
 
 
@@ -56,8 +59,8 @@ def carry_out(runtime: Runtime, planned: Planned, *, who: str, reason: str) -> s
     if planned.entry is None:
         retiring.undo(runtime, planned.subject)
         return "its tombstone is removed"
-    manifest = retiring.restore(runtime, planned.subject, planned.entry, who=who, reason=reason)
-    return f"{planned.entry.folder.name} is back, equal in all of its {manifest.files:,} files"
+    files = retiring.restore(runtime, planned.subject, planned.entry, who=who, reason=reason)
+    return f"{planned.entry.folder.name} is back: {files:,} files, equal in every byte"
 
 
 def _subject(runtime: Runtime, stream: str, named: str) -> tuple[Subject, str | None]:
@@ -69,7 +72,7 @@ def _subject(runtime: Runtime, stream: str, named: str) -> tuple[Subject, str | 
         return Subject(runtime.platform.streams[stream].checkpoint, stream), None
     if "/" in named or named.startswith("."):
         raise Refused(f"checkpoint: {named!r} is no name: choose a folder that './k2 checkpoints doctor' lists, or an entry of the quarantine")
-    places = [quarantine.quarantine_of(runtime.checkpoints), *sorted(backups_of(runtime.checkpoints, "x").parent.glob("*"))]
+    places = [quarantine.quarantine_of(runtime.checkpoints), *sorted(filter(Path.is_dir, backups_of(runtime.checkpoints, "x").parent.glob("*")))]
     lying = {e.folder.name: e.manifest.folder for place in places for e in entries(place) if e.manifest is not None}
     if named in lying:
         folder, name = lying[named], named
@@ -109,8 +112,9 @@ def _back(connection: Connection, subject: Subject, entry: Entry) -> str:
     wanted = streams.wanted(connection, subject.stream)
     if not retiring.is_another(manifest.query_id, manifest.last_committed, wanted):
         return f"{what}. It is the one that {subject.stream} was last seen with, which goes on from it when it is started"
+    seen = f"which was of query {wanted.known_query_id} up to batch {wanted.known_batch}" if wanted.known_query_id else "of which nothing is known"
     return (
-        f"{what}. **It is not the one that {subject.stream} was last seen with**, which was of query {wanted.known_query_id} up to batch "
-        f"{wanted.known_batch}: the next start goes on from it as after adopt. What it commits again is in its tables twice, and what it has already "
-        "passed is never read. If its table has batches of its query that it has not planned, it gets a new identity first"
+        f"{what}. **It is not the one that {subject.stream} was last seen with**, {seen}: the next start goes on from it as after adopt. "
+        "What it commits again is in its tables twice, and what it has already passed is never read. "
+        "If its table has batches of its query that it has not planned, it gets a new identity first"
     )

@@ -131,7 +131,7 @@ def report(runtime: Runtime, done: Sequence[dict[str, Any]], *, dry_run: bool) -
     """Examine all checkpoints as they are now, remember their sizes, and open and resolve the incidents that follow."""
     now = datetime.now(UTC)
     purged = purge(runtime, now, dry_run=dry_run)
-    if not dry_run and (forgotten := retiring.forget_purged(runtime)):
+    if not dry_run and (forgotten := retiring.forget_purged(runtime, [name.removesuffix(checkpoint_entries.PURGING) for name in purged])):
         log.info("no longer retired, because what was kept of them is purged: %s", ", ".join(forgotten))
     found = survey.examine_all(runtime, now)
     with connect(runtime, "control") as connection:

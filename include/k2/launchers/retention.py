@@ -15,6 +15,7 @@ from k2.checkpoints.reader import CheckpointUnreadable, read_offsets, read_start
 from k2.checkpoints.retention import Loss, kafka_loss, snapshot_loss
 from k2.probes import kafka
 from k2.probes.history import read_chain
+from k2.registry.history import Commit
 from k2.registry.observed import Checkpoint
 from k2.registry.runtime import Runtime
 from k2.state.database import Connection
@@ -37,16 +38,20 @@ def table_location(runtime: Runtime, connection: Connection, table: str) -> str 
     return row["metadata_location"] if row else None
 
 
-def newest_batch(runtime: Runtime, connection: Connection, table: str, query: str) -> int | None:
-    """The newest batch of a query that a table's metadata still knows of; None for none. Raises NotKnown."""
+def batches(runtime: Runtime, connection: Connection, table: str) -> list[Commit]:
+    """The commits of streams that a table's metadata still knows of, oldest first. Raises NotKnown."""
     location = table_location(runtime, connection, table)
     if location is None:
-        return None
+        return []
     try:
-        commits = read_chain(location).commits
+        return [c for c in read_chain(location).commits if c.query is not None and c.batch is not None]
     except (OSError, ValueError, KeyError) as error:
         raise NotKnown(f"the metadata of {table} cannot be read: {type(error).__name__}: {error}") from error
-    return max((c.batch for c in commits if c.query == query and c.batch is not None), default=None)
+
+
+def newest_batch(runtime: Runtime, connection: Connection, table: str, query: str) -> int | None:
+    """The newest batch of a query that a table's metadata still knows of; None for none. Raises NotKnown."""
+    return max((c.batch for c in batches(runtime, connection, table) if c.query == query and c.batch is not None), default=None)
 
 
 class Preflight:

@@ -7,7 +7,7 @@ tombstone from the first; whatever is interrupted is finished by retiring it aga
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from k2.checkpoints.guard import rewound
 from k2.checkpoints.manifest import Kind, Manifest, Why
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.launchers.client import AgentClient, AgentUnavailable
-from k2.launchers.retention import NotKnown, newest_batch
+from k2.launchers.retention import NotKnown, batches, newest_batch
 from k2.registry.observed import Checkpoint, DriverState, Wanted
 from k2.registry.runtime import Runtime
 from k2.state import database, retired, streams
@@ -82,7 +82,10 @@ def retire(runtime: Runtime, subject: Subject, *, who: str, reason: str) -> Entr
         if why := unfit(runtime, connection, subject):
             raise Refused(why)
         retired.begin(connection, subject.folder, who=who, reason=reason)
+        begun = retired.of(connection, subject.folder)
     with _alone(runtime, subject) as connection:
+        if retired.of(connection, subject.folder) != begun:
+            raise Refused(f"somebody else has retired or restored {subject.folder} meanwhile: ask again")
         path = runtime.checkpoints / subject.folder
         if os.path.lexists(path):
             why = Why(kind=Kind.RETIRED, who=who, why=reason, at=datetime.now(UTC), about=_about(runtime, subject))
@@ -169,14 +172,14 @@ def choose(runtime: Runtime, subject: Subject, name: str | None) -> Entry:
 
 
 def is_another(query: str | None, committed: int | None, wanted: Wanted) -> bool:
-    """Whether a checkpoint that goes back is not the one that its stream was last seen with."""
+    """Whether a checkpoint that goes back is not the one that its stream was last seen with, or that cannot be known of one that was launched."""
     if wanted.known_query_id is None or wanted.known_batch is None:
-        return False
+        return wanted.launch_generation is not None
     return query != wanted.known_query_id or committed is None or committed < wanted.known_batch
 
 
-def restore(runtime: Runtime, subject: Subject, entry: Entry, *, who: str, reason: str) -> Manifest:
-    """Put what an entry holds back into its place, equal in every byte; what lies there goes into the quarantine.
+def restore(runtime: Runtime, subject: Subject, entry: Entry, *, who: str, reason: str) -> int:
+    """Put what an entry holds back into its place, equal in every byte; what lies there goes into the quarantine. Returns how many files went back.
 
     If it is not the checkpoint that its stream was last seen with, the stream is adopted with it, as the next request asks. Raises Refused.
     """
@@ -186,22 +189,14 @@ def restore(runtime: Runtime, subject: Subject, entry: Entry, *, who: str, reaso
         if manifest.folder != subject.folder:
             raise Refused(f"{entry.folder.name} is of {manifest.folder}, and not of {subject.folder}: choose one of it")
         if manifest.kind is Kind.LEFTOVERS:
-            leftovers.put_back(entry, runtime.checkpoints)
-            return manifest
-        newest = _newest(runtime, connection, subject, manifest) if manifest.kind is Kind.BACKUP else None
+            return leftovers.put_back(entry, runtime.checkpoints)
         why = Why(kind=Kind.REPLACED, who=who, why=f"{entry.folder.name} takes its place: {reason}", at=datetime.now(UTC))
-        before = quarantine.put(place, runtime.checkpoints, why) if os.path.lexists(place) else None
-        try:
-            if manifest.kind is Kind.BACKUP:
-                restore_backup(entry, place, runtime.checkpoints, newest)
-            else:
-                quarantine.restore(entry, place, runtime.checkpoints)
-        except Refused:
-            if before is not None:
-                quarantine.restore(before, place, runtime.checkpoints)
-            raise
+        if manifest.kind is Kind.BACKUP:
+            restore_backup(entry, place, runtime.checkpoints, newest_of_backup(runtime, connection, subject, manifest), why)
+        else:
+            quarantine.restore(entry, place, runtime.checkpoints, why)
         _back(connection, subject, manifest.query_id, manifest.last_committed)
-        return manifest
+        return manifest.files
 
 
 def is_back(runtime: Runtime, connection: database.Connection, subject: Subject) -> bool:
@@ -224,29 +219,16 @@ def undo(runtime: Runtime, subject: Subject) -> None:
         _back(connection, subject, tail.query_id, tail.last_commit_batch)
 
 
-def forget_purged(runtime: Runtime) -> list[str]:
-    """Remove the tombstones of checkpoints that were purged: nothing can bring them back. Returns their folders.
+def forget_purged(runtime: Runtime, purged: Collection[str]) -> list[str]:
+    """Remove the tombstones of the checkpoints that lay in these entries: nothing can bring them back. Returns their folders.
 
-    What is known of the stream stays, so that a start without its checkpoint is held. Raises database.StateUnavailable.
+    Raises database.StateUnavailable.
     """
     with database.connect(runtime, "control") as connection:
-        stones = retired.all_of(connection).values()
-    gone = []
-    for stone in stones:
-        try:
-            with database.connect(runtime, "control") as connection:
-                lock_checkpoint(connection, stone.folder)
-                if retired.of(connection, stone.folder) == stone and _purged(runtime, stone):
-                    retired.forget(connection, stone.folder)
-                    gone.append(stone.folder)
-        except Locked:
-            continue  # somebody is at it: the next run looks again
+        gone = [stone.folder for stone in retired.all_of(connection).values() if stone.entry in purged]
+        for folder in gone:
+            retired.forget(connection, folder)
     return gone
-
-
-def _purged(runtime: Runtime, stone: retired.Tombstone) -> bool:
-    places = (runtime.checkpoints / stone.folder, quarantine.quarantine_of(runtime.checkpoints) / (stone.entry or ""))
-    return stone.entry is not None and not any(os.path.lexists(place) for place in places)
 
 
 def _back(connection: database.Connection, subject: Subject, query: str | None, committed: int | None) -> None:
@@ -255,7 +237,18 @@ def _back(connection: database.Connection, subject: Subject, query: str | None, 
         streams.forget_checkpoint(connection, subject.stream)
 
 
-def _newest(runtime: Runtime, connection: database.Connection, subject: Subject, manifest: Manifest) -> int | None:
+def newest_of_backup(runtime: Runtime, connection: database.Connection, subject: Subject, manifest: Manifest) -> int | None:
+    """The newest batch of a backup's query in its stream's table; None when that cannot be known. Raises Refused when another query has gone on."""
     if subject.stream is None or manifest.query_id is None:
         return None
-    return newest_batch(runtime, connection, runtime.platform.streams[subject.stream].writes[0], manifest.query_id)
+    table = runtime.platform.streams[subject.stream].writes[0]
+    try:
+        newest = next(iter(reversed(batches(runtime, connection, table))), None)
+    except NotKnown as error:
+        raise Refused(f"{error}: ask again") from error
+    if newest is not None and newest.query != manifest.query_id:
+        raise Refused(
+            f"{table} was last written by query {newest.query}, and {manifest.id} is of query {manifest.query_id}: "
+            "going on from it, what the other one wrote would be there twice; use action 'rebuild'"
+        )
+    return newest.batch if newest else None

@@ -13,7 +13,7 @@ import pytest
 
 from k2.airflow import control
 from k2.checkpoints import backup, quarantine
-from k2.checkpoints.entries import CHECKPOINT, Entry, describe, entries, new_entry, recover
+from k2.checkpoints.entries import CHECKPOINT, Entry, Refused, describe, entries, new_entry, recover
 from k2.checkpoints.manifest import LIST, Kind, Why
 from k2.launchers import retention, retiring
 from k2.launchers.retiring import Subject
@@ -128,18 +128,33 @@ def test_a_checkpoint_is_retired_and_comes_back(watched: Watched) -> None:
 
 
 def test_a_tombstone_goes_with_what_was_purged(watched: Watched) -> None:
-    """Not before, nor while the checkpoint is in its place; the stream is still held without it."""
-    checkpoint = stopped(watched)
+    """With that alone; the stream is still held without its checkpoint."""
+    stopped(watched)
     do(watched, Wish.RETIRE)
     (entry,) = lying(watched)
-    assert retiring.forget_purged(watched.runtime) == [] and tombstone(watched) is not None
-    shutil.copytree(entry.checkpoint, checkpoint)
     shutil.rmtree(entry.folder)
-    assert retiring.forget_purged(watched.runtime) == [] and tombstone(watched) is not None, "restored, and not written down yet"
-    shutil.rmtree(checkpoint)
-    assert retiring.forget_purged(watched.runtime) == [FOLDER] and tombstone(watched) is None
+    assert retiring.forget_purged(watched.runtime, ["another"]) == [] and tombstone(watched) is not None, "a disk that is away is no purge"
+    assert retiring.forget_purged(watched.runtime, ["another", entry.folder.name]) == [FOLDER] and tombstone(watched) is None
     watched.want("running")
     assert watched.watch() == {} and watched.look()[STREAM].verdict is Verdict.REWIND
+
+
+def test_a_retiring_that_was_frozen_moves_nothing(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its tombstone and the move the checkpoint was restored: it stays."""
+    checkpoint = stopped(watched)
+    alone, entered = retiring._alone, []
+
+    def thawed(*args: Any) -> Any:
+        entered.append(args)
+        if len(entered) == 2:
+            with database.connect(watched.runtime, "control") as connection:
+                retired.forget(connection, FOLDER)
+        return alone(*args)
+
+    monkeypatch.setattr(retiring, "_alone", thawed)
+    with pytest.raises(Refused, match=f"somebody else has retired or restored {FOLDER} meanwhile: ask again"):
+        retiring.retire(watched.runtime, SUBJECT, who="ann", reason="nobody reads it any more")
+    assert checkpoint.exists() and lying(watched) == []
 
 
 def test_what_may_be_needed_is_not_retired(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,6 +279,36 @@ def test_one_takes_the_place_of_another(root: Path) -> None:
     assert held.manifest is not None and held.manifest.about == instead.about | {"for": entry.folder.name}
 
 
+def test_what_was_moved_back_and_not_told_is_only_tidied_up(root: Path) -> None:
+    """If it is equal in every byte. Otherwise what is at the place is somebody else's, and what is left of the entry stays."""
+    entry, live = put(root / "bronze-x", root, why()), root / "bronze-x"
+    before = content(entry.checkpoint)
+    entry.checkpoint.rename(live)
+    changed = live / "offsets" / "2"
+    text, times = changed.read_bytes(), (0, changed.stat().st_mtime_ns)
+    changed.write_bytes(text.swapcase())
+    os.utime(changed, ns=times)
+    for instead in (None, why(Kind.REPLACED)):
+        with pytest.raises(Refused, match="holds no checkpoint: interrupted work left it"):
+            restore(entry, live, root, instead)
+    changed.write_bytes(text)
+    os.utime(changed, ns=times)
+    assert [e.folder for e in entries(quarantine_of(root))] == [entry.folder] and content(live) == before
+    assert restore(entry, live, root, why(Kind.REPLACED)) == entry.manifest
+    assert content(live) == before and entries(quarantine_of(root)) == []
+
+
+def test_a_copy_of_what_is_at_its_place_is_no_rest(root: Path) -> None:
+    """It goes back only where something makes way, as any other."""
+    entry, live = put_copy(root / "bronze-x", root, why(Kind.ADOPTED)), root / "bronze-x"
+    with pytest.raises(Refused, match="bronze-x exists: put what is there into the quarantine first"):
+        restore(entry, live, root)
+    before = content(live)
+    restore(entry, live, root, why(Kind.REPLACED))
+    (held,) = entries(quarantine_of(root))
+    assert content(live) == before == content(held.checkpoint) and held.manifest is not None and held.manifest.kind is Kind.REPLACED
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "content": (lambda e: (e / CHECKPOINT / "offsets" / "2").write_text("v1\n{}\n" + '{"topic":{"0":9}}'), "offsets/2 has another content"),
     "gone": (lambda e: (e / CHECKPOINT / "offsets" / "2").unlink(), "offsets/2 is missing"),
