@@ -20,11 +20,13 @@ def make_folder(place: Path) -> None:
 
 
 def copy_tree(tree: Path, target: Path) -> None:
-    """Copy folders and files, with the files' times. Raises Unfit or OSError."""
+    """Copy folders and files, with the files' times and the modes of both. Raises Unfit or OSError."""
     target.mkdir()
+    shutil.copymode(tree, target)
     for path, is_folder in walk(tree):
         if is_folder:
             (target / path).mkdir()
+            shutil.copymode(tree / path, target / path)
         else:
             shutil.copy2(tree / path, target / path, follow_symlinks=False)
 
@@ -50,8 +52,11 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def delete_tree(tree: Path) -> None:
-    """Remove a folder with all that is in it, if it is there, without listing any folder whole."""
+    """Remove a folder with all that is in it, if it is there, without listing any folder whole. Of a symbolic link only itself is removed."""
     if not os.path.lexists(tree):
+        return
+    if tree.is_symlink():
+        tree.unlink()
         return
     folders = [os.fspath(tree)]
     for folder in folders:

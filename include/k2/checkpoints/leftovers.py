@@ -69,22 +69,24 @@ def take_away(plan: Plan, root: Path, why: Why, *, most: int, seconds: float, ho
         held = folder / CHECKPOINT
         held.mkdir()
         left = iter(chosen)
-        while chunk := list(islice(left, CHUNK)):
-            if time.monotonic() > ends:
-                stayed["waits for the next run"] += len(chunk) + sum(1 for _ in left)
-                break
-            try:
-                with hold():
-                    _move(chunk, checkpoint, held, plan, moved, stayed)
-            except Locked as error:
-                stayed[str(error)] += len(chunk) + sum(1 for _ in left)
-                break
-        if not moved:
-            _remove_empty(held)
-        for parent in {(place / item.path).parent for item in moved for place in (held, checkpoint)}:
-            sync(parent)
-        if not moved:
-            remove_rest(folder)
+        try:
+            while chunk := list(islice(left, CHUNK)):
+                if time.monotonic() > ends:
+                    stayed["waits for the next run"] += len(chunk) + sum(1 for _ in left)
+                    break
+                try:
+                    with hold():
+                        _move(chunk, checkpoint, held, plan, moved, stayed)
+                except Locked as error:
+                    stayed[str(error)] += len(chunk) + sum(1 for _ in left)
+                    break
+        finally:
+            if not moved:
+                _remove_empty(held)
+            for parent in {(place / item.path).parent for item in moved for place in (held, checkpoint)}:
+                sync(parent)
+            if not moved:
+                remove_rest(folder)
     return Taken(folder.name if moved else None, len(moved), sum(item.size for item in moved), dict(stayed))
 
 

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from k2.checkpoints import leftovers, quarantine
 from k2.checkpoints.backup import backups_of, restore_backup
 from k2.checkpoints.doctor import Health, Surroundings
-from k2.checkpoints.entries import CHECKPOINT, Entry, Refused, entries, verify, verify_list
+from k2.checkpoints.entries import CHECKPOINT, Entry, Refused, entries, verify_list
 from k2.checkpoints.examine import NotACheckpoint, examine
 from k2.checkpoints.guard import rewound
 from k2.checkpoints.manifest import Kind, Manifest, Why
@@ -161,11 +161,15 @@ def choose(runtime: Runtime, subject: Subject, name: str | None) -> Entry:
         found = [e for e in (*entries(place), *entries(backups_of(runtime.checkpoints, subject.folder))) if e.folder.name == name]
         if not found:
             raise Refused(f"there is no entry {name} in the quarantine, and no such backup: choose one that is there")
-        if found[0].manifest is None or found[0].wrong:
+        if found[0].manifest is None or (found[0].wrong and not quarantine.is_back(found[0], runtime.checkpoints / subject.folder)):
             raise Refused(f"{name} cannot go back: {found[0].wrong}: choose another one")
         return found[0]
     whole = [(e.manifest.at, e.folder.name, e) for e in entries(place) if e.wrong is None and e.manifest and e.manifest.folder == subject.folder]
     whole = [(at, name, e) for at, name, e in whole if e.manifest and e.manifest.kind in GOES_BACK]
+    if not os.path.lexists(runtime.checkpoints / subject.folder):
+        # An exchange that was interrupted goes on with what was to go back, and not with what was put away for it.
+        there = {name for _, name, _ in whole}
+        whole = [(at, name, e) for at, name, e in whole if e.manifest and e.manifest.about.get(quarantine.FOR) not in there]
     if not whole:
         raise Refused(f"the quarantine has no checkpoint of {subject.folder}: choose a backup by its name, or use action 'rebuild'")
     return max(whole)[2]
@@ -181,11 +185,12 @@ def is_another(query: str | None, committed: int | None, wanted: Wanted) -> bool
 def restore(runtime: Runtime, subject: Subject, entry: Entry, *, who: str, reason: str) -> int:
     """Put what an entry holds back into its place, equal in every byte; what lies there goes into the quarantine. Returns how many files went back.
 
-    If it is not the checkpoint that its stream was last seen with, the stream is adopted with it, as the next request asks. Raises Refused.
+    If it is not the checkpoint that its stream was last seen with, the stream is adopted with it, as the next request asks. Interrupted, it is asked for
+    again by the same name and goes on. Raises Refused.
     """
     place = runtime.checkpoints / subject.folder
     with _alone(runtime, subject) as connection:
-        manifest = verify(entry) if entry.manifest and entry.manifest.kind is not Kind.LEFTOVERS else verify_list(entry)
+        manifest = verify_list(entry)
         if manifest.folder != subject.folder:
             raise Refused(f"{entry.folder.name} is of {manifest.folder}, and not of {subject.folder}: choose one of it")
         if manifest.kind is Kind.LEFTOVERS:

@@ -74,6 +74,13 @@ def test_a_purge_follows_no_link(root: Path) -> None:
     purge(entry, AT + TTL, TTL)
     assert content(live) == before and entries(quarantine_of(root)) == []
 
+    moved = put(make(root / "bronze-x"), root, WHY)
+    elsewhere = moved.checkpoint.rename(root.parent / "elsewhere")
+    moved.checkpoint.symlink_to(elsewhere)
+    before = content(elsewhere)
+    purge(moved, AT + TTL, TTL)
+    assert content(elsewhere) == before and entries(quarantine_of(root)) == []
+
 
 def test_everything_that_lies_there_is_told(root: Path) -> None:
     """With what is wrong with it: nothing is hidden, nothing is an error."""

@@ -125,6 +125,19 @@ def test_a_lock_that_is_not_to_be_had_ends_the_run(root: Path) -> None:
     assert take_away(planned(path), root, WHY, most=1000, seconds=60, hold=hold).entry is None and len(entries(quarantine_of(root))) == 1
 
 
+def test_an_error_before_the_first_file_leaves_no_entry(root: Path) -> None:
+    """As when the database that holds the lock is away: nothing lies there that says of itself that it holds files."""
+
+    path = littered(root)
+
+    def away() -> contextlib.AbstractContextManager[None]:
+        raise OSError("no database")
+
+    with pytest.raises(Refused, match="no database"):
+        take_away(planned(path), root, WHY, most=1000, seconds=60, hold=away)
+    assert entries(quarantine_of(root)) == []
+
+
 def test_a_checksum_goes_only_after_its_file(root: Path) -> None:
     """While the file is there, its checksum stays."""
     path = littered(root, 1)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from k2.checkpoints import leftovers, quarantine
+from k2.checkpoints.aside import take_new_identity
 from k2.checkpoints.backup import back_up, backups_of, restore_backup
 from k2.checkpoints.doctor import Health, Surroundings
 from k2.checkpoints.entries import Entry, Refused, entries, purge
@@ -56,7 +57,7 @@ class Checkpoint(RuleBasedStateMachine):
         self.now = NOW
         self.running = False
         self.query: str | None = None
-        self.planned = self.committed = -1
+        self.planned = self.committed = self.replayed = -1
         self.table: dict[str, int] = {}
         self.put: dict[str, Contents] = {}
         """What lies in the quarantine, as it was when it was put there."""
@@ -99,7 +100,11 @@ class Checkpoint(RuleBasedStateMachine):
     @precondition(lambda self: not self.running)
     @rule()
     def start(self) -> None:
-        """From what is there; without a checkpoint a new query begins."""
+        """From what is there; without a checkpoint a new query begins, and an older copy goes on as another one, as when somebody has adopted it."""
+        if self.query is not None and self.table.get(self.query, -1) > self.planned:
+            before = contents(self.path)
+            self.put[take_new_identity(self.path, 1).parent.name] = before
+            self._recall()
         if self.query is None:
             self.query = str(uuid.uuid4())
             self._spark("metadata", json.dumps({"id": self.query}))
@@ -108,7 +113,9 @@ class Checkpoint(RuleBasedStateMachine):
             (self.path / log).mkdir(exist_ok=True)
         self.running = True
         if self.planned > self.committed:
+            self.replayed = self.planned
             self._commit()
+        self.replayed = -1
 
     @precondition(lambda self: self.running)
     @rule(count=st.integers(1, 4), hours=st.sampled_from([0, 30]))
@@ -129,7 +136,9 @@ class Checkpoint(RuleBasedStateMachine):
                 (self.path / log / name).unlink(missing_ok=True)
 
     def _commit(self) -> None:
-        assert self.query is not None
+        """A batch that is in the table is done once more; no other may bear a number that the table has."""
+        assert self.query is not None and self.planned >= self.table.get(self.query, -1)
+        assert self.planned > self.table.get(self.query, -1) or self.planned == self.replayed
         self.table[self.query] = self.planned
         self._spark(f"commits/{self.planned}", 'v1\n{"nextBatchWatermarkMs":0}')
         self.committed = self.planned
@@ -296,3 +305,26 @@ class Checkpoint(RuleBasedStateMachine):
 
 TestCheckpoint = Checkpoint.TestCase
 TestCheckpoint.settings = settings(stateful_step_count=50, deadline=None)
+
+
+def test_an_older_checkpoint_goes_on_as_another_query() -> None:
+    """A backup goes back, its stream goes on, and what lay there before goes back in its turn: it is older than the table by then, or younger."""
+    state = Checkpoint()
+    try:
+        state.begin()
+        state.batches(3, 0)
+        state.stop()
+        state.backup()
+        query = state.query
+        state.go_back(0)
+        state.start()
+        state.batches(4, 0)
+        state.stop()
+        state.undo(0)
+        state.start()
+        state.batches(1, 0)
+        assert state.query != query and state.table == {query: 6, state.query: 3}
+        state.the_checkpoint_is_what_its_query_left()
+        state.nothing_is_lost_from_the_quarantine()
+    finally:
+        state.teardown()

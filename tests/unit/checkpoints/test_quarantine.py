@@ -247,6 +247,17 @@ def test_another_file_system_is_refused(root: Path) -> None:
         assert content(root) == before and os.listdir(other) == []  # noqa: PTH208
 
 
+def test_a_copy_keeps_the_modes_of_folders_and_files(root: Path) -> None:
+    """A driver of another user may write into it where it could before."""
+    checkpoint = root / "bronze-x"
+    checkpoint.chmod(0o2770)
+    (checkpoint / "offsets").chmod(0o2775)
+    (checkpoint / "offsets" / "2").chmod(0o664)
+    entry = put_copy(checkpoint, root, why())
+    modes = {path.relative_to(checkpoint): path.stat().st_mode for path in (checkpoint, *checkpoint.rglob("*"))}
+    assert {path.relative_to(entry.checkpoint): path.stat().st_mode for path in (entry.checkpoint, *entry.checkpoint.rglob("*"))} == modes
+
+
 def test_nothing_goes_back_onto_something(root: Path) -> None:
     entry = put(root / "bronze-x", root, why())
     before = content(entry.folder)
