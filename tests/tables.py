@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
         pa.field("topic", pa.string(), False),
         pa.field("partition", pa.int32(), False),
         pa.field("offset", pa.int64(), False),
+        pa.field("kafka_timestamp", pa.timestamp("us", "UTC"), False),
         pa.field("ingestion_date", pa.date32(), False),
     ]
 )
@@ -30,6 +31,11 @@ DAY = date(2026, 3, 1)
 TOPIC = "market.crypto.trades.x.raw"
 Offsets = list[tuple[int, int]]
 """(partition, offset) of each row of a file, in its order."""
+
+
+def kafka_timestamp(offset: int) -> datetime:
+    """When the record was written: each has another millisecond."""
+    return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(milliseconds=offset)
 
 
 def run(partition: int, first: int, end: int) -> Offsets:
@@ -55,13 +61,14 @@ class Written:
     def file(self, rows: Offsets, day: date = DAY, topic: str = TOPIC) -> Path:
         path = self.folder / f"{self._files}.parquet"
         self._files += 1
-        values = [{"topic": topic, "partition": p, "offset": o, "ingestion_date": day} for p, o in rows]
+        values = [{"topic": topic, "partition": p, "offset": o, "kafka_timestamp": kafka_timestamp(o), "ingestion_date": day} for p, o in rows]
         pq.write_table(pa.Table.from_pylist(values, schema=SCHEMA), path)
         return path
 
-    def append(self, *files: Offsets, day: date = DAY, topic: str = TOPIC) -> int:
-        """One snapshot. Returns its id."""
-        self.table.add_files([self.file(rows, day, topic).as_uri() for rows in files])
+    def append(self, *files: Offsets, day: date = DAY, topic: str = TOPIC, streamed: bool = True) -> int:
+        """One snapshot, by a streaming query or by somebody else. Returns its id."""
+        query = {"spark.sql.streaming.queryId": "streamed"} if streamed else {}
+        self.table.add_files([self.file(rows, day, topic).as_uri() for rows in files], snapshot_properties=query)
         return int(self.table.current_snapshot().snapshot_id)
 
     def compact(self) -> None:

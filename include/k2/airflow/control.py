@@ -128,7 +128,7 @@ def _told(runtime: Runtime, connection: Connection, request: Request) -> dict[st
 def _rebuilt(runtime: Runtime, connection: Connection, request: Request, query: str) -> rebuilding.Made:
     """The plan as things are, which the start makes anew. Raises RequestRefused when there is none."""
     try:
-        return rebuilding.plan(runtime, connection, request.choice, query, state.wanted(connection, request.choice).known_query_id)
+        return rebuilding.plan(runtime, connection, request.choice, query, state.wanted(connection, request.choice))
     except (NotKnown, rebuilding.Impossible) as error:
         raise RequestRefused(f"Nothing was recorded. {request.choice}: {error}") from None
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
-from k2.probes.rebuilding import Bronze, File, Source, Spans
+from k2.probes.rebuilding import Bronze, File, Held, Source, Spans
 from k2.registry.history import NO_SNAPSHOT, Chain, Commit, Span
 
 SHOWN = 5
@@ -47,7 +47,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why no checkpoint can be made. `faults`: what a person may accept by name, and then ask again."""
+    """Why no checkpoint can be made. `faults`: what of the table is no proof."""
 
     reason: str
     faults: tuple[Fault, ...] = ()
@@ -63,11 +63,12 @@ class Begin:
     held: Span | None
     """First offset in Bronze and the one after the last; None when Bronze has no record of the partition."""
     lost: Span | None = None
-    """What Kafka deleted before it was read."""
+    """What Kafka deleted before it was read, as far as Bronze tells: of a partition that it has none of, all that is gone."""
 
     def __str__(self) -> str:
         if self.held is None:
-            return f"partition {self.partition} from {self.offset:,}, where Kafka's log begins, because Bronze has none of it"
+            gone = f" (Kafka has deleted {_text(self.lost)}: whether that was ever read cannot be known, so it counts as lost)" if self.lost else ""
+            return f"partition {self.partition} from {self.offset:,}, where Kafka's log begins, because Bronze has none of it{gone}"
         lost = f", because Kafka has deleted {_text(self.lost)}" if self.lost else ""
         return f"partition {self.partition} from {self.offset:,} (Bronze has {_text(self.held)}, Kafka ends at {self.kafka[1]:,}){lost}"
 
@@ -141,39 +142,57 @@ class SilverPlan:
 
 
 def plan_bronze(
-    topic: str, bronze: Bronze, starts: Mapping[str, int], ends: Mapping[str, int], query: str, accepted: Mapping[str, Sequence[Span]] | None = None
+    topic: str,
+    bronze: Bronze,
+    starts: Mapping[str, int],
+    ends: Mapping[str, int],
+    query: str,
+    accepted: Mapping[str, Sequence[Span]] | None = None,
+    timestamps: Mapping[str, datetime] | None = None,
 ) -> BronzePlan | Refusal:
     """Where a new query `query` has to begin, so that it reads what Bronze does not have and nothing else.
 
-    `starts` and `ends` are what Kafka says of every partition of the topic, asked after the table was read. `accepted` are offsets
-    per partition whose loss or doubling a person has accepted.
+    `starts` and `ends` are what Kafka says of every partition of the topic, asked after the table was read; `timestamps` those of its records with
+    Bronze's last offsets, of the partitions where it still holds them. `accepted` are offsets per partition whose loss a person has accepted.
     """
     if gone := sorted(set(bronze.partitions) - set(ends), key=int):
         return Refusal(f"topic {topic} was made anew: Bronze has records of partition {', '.join(gone)}, and Kafka has no such partition")
-    faults = tuple(_faults(bronze, starts, ends))
-    open_faults = tuple(f for f in faults if not _covered(f.span, (accepted or {}).get(f.partition, ())))
     begins = []
     for partition in sorted(ends, key=int):
-        held = bronze.partitions.get(partition)
-        if held and held.topics != {topic}:
-            return Refusal(f"the last records of partition {partition} in Bronze are of topic {', '.join(sorted(held.topics))}, and the stream reads {topic}")
-        kafka = (starts[partition], ends[partition])
+        held, kafka = bronze.partitions.get(partition), (starts[partition], ends[partition])
         if held is None:
-            begins.append(Begin(partition, kafka[0], kafka, None))
+            begins.append(Begin(partition, kafka[0], kafka, None, (0, kafka[0]) if kafka[0] else None))
             continue
-        end = held.spans[-1][1]
-        if end > kafka[1]:
-            return Refusal(f"topic {topic} was made anew or cut: partition {partition} ends at {kafka[1]:,}, and Bronze has records up to {end:,}")
+        if another := _another(topic, partition, held, kafka[1], (timestamps or {}).get(partition)):
+            return Refusal(another)
+        end = held.last + 1
         lost = (end, kafka[0]) if kafka[0] > end else None
         begins.append(Begin(partition, max(end, kafka[0]), kafka, (held.spans[0][0], end), lost))
-    if open_faults:
+    faults = tuple(_faults(bronze, starts, ends))
+    if open_faults := tuple(f for f in faults if f.kind is FaultKind.DOUBLED or not _covered(f.span, (accepted or {}).get(f.partition, ()))):
         return Refusal(
-            f"that Bronze has each record of {topic} once cannot be proven: {_list(open_faults)}. Nobody has accepted these offsets as lost; one can be "
-            "missing because it is a mark of a transaction or was compacted away. Find out why, and put a backup back, or adopt the stream",
+            f"that Bronze has each record of {topic} once cannot be proven: {_list(open_faults)}. Nobody has accepted these as lost, and what is doubled "
+            "nobody can; one can be missing because it is a mark of a transaction or was compacted away. Find out why, and put a backup back, or adopt "
+            "the stream",
             open_faults,
         )
     since = bronze.since.isoformat() if bronze.since else None
     return BronzePlan(topic, query, tuple(begins), bronze.files, bronze.opened, since, faults)
+
+
+def _another(topic: str, partition: str, held: Held, end: int, at: datetime | None) -> str | None:
+    """Why the records that Bronze has of a partition are not those of the topic as it is now; None when nothing speaks for that."""
+    if held.topics != {topic}:
+        return f"the last records of partition {partition} in Bronze are of topic {', '.join(sorted(held.topics))}, and the stream reads {topic}"
+    if held.last >= end:
+        return f"topic {topic} was made anew or cut: partition {partition} ends at {end:,}, and Bronze has records up to {held.last + 1:,}"
+    if at is not None and at != held.last_at:
+        here, there = (f"{one.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] for one in (held.last_at, at))
+        return (
+            f"topic {topic} was made anew or cut: record {held.last:,} of partition {partition} was written at {here} UTC as Bronze has it, "
+            f"and the one that Kafka holds there at {there} UTC"
+        )
+    return None
 
 
 def _faults(bronze: Bronze, starts: Mapping[str, int], ends: Mapping[str, int]) -> Iterator[Fault]:
@@ -214,10 +233,11 @@ def tail_of_silver(table: Chain) -> tuple[Commit, ...] | Refusal:
     return tuple(tail)
 
 
-def plan_silver(table: Chain, dlq: Chain, source: Source, known_query: str | None) -> SilverPlan | Refusal:
+def plan_silver(table: Chain, dlq: Chain, source: Source, known_query: str | None, known_batch: int | None = None) -> SilverPlan | Refusal:
     """How to plan the newest batch in Silver once more. `source` is what `read_source` gives for `tail_of_silver`.
 
-    `known_query` is the query that the stream's checkpoint was seen with, None when nobody has seen it.
+    `known_query` is the query that the stream's checkpoint was seen with, and `known_batch` the last batch that it had committed; None when nobody
+    has seen it.
     """
     tail = tail_of_silver(table)
     if isinstance(tail, Refusal):
@@ -226,6 +246,8 @@ def plan_silver(table: Chain, dlq: Chain, source: Source, known_query: str | Non
     assert newest.batch is not None and newest.query is not None and newest.bronze_snapshot is not None
     if known_query is not None and newest.query != known_query:
         return Refusal(f"the newest batch in Silver is of query {newest.query}, and the stream's is {known_query}: Silver does not say where that one stood")
+    if later := _later(newest, dlq, known_batch):
+        return Refusal(later)
     owed = _owed(newest, dlq)
     if isinstance(owed, Refusal):
         return owed
@@ -242,6 +264,22 @@ def plan_silver(table: Chain, dlq: Chain, source: Source, known_query: str | Non
         return Refusal(f"batch {batch.batch} of Silver says that it reached Bronze snapshot {batch.bronze_snapshot}, and what was read ends elsewhere")
     rows = (newest.rows_read or 0, newest.rows_silver or 0, newest.rows_dlq or 0)
     return SilverPlan(newest.query, newest.batch, newest.at, begin, end, rows, owed)
+
+
+def _later(newest: Commit, dlq: Chain, known_batch: int | None) -> str | None:
+    """How it is known that Silver had later batches; None when nothing says so."""
+    assert newest.batch is not None
+    in_dlq = max((c.batch for c in dlq.commits if c.query == newest.query and c.batch is not None), default=-1)
+    if in_dlq > newest.batch:
+        later = f"the DLQ has batch {in_dlq}"
+    elif known_batch is not None and known_batch > newest.batch:
+        later = f"its checkpoint had committed batch {known_batch}"
+    else:
+        return None
+    return (
+        f"Silver was rolled back: its newest batch is {newest.batch} of query {newest.query}, and {later}. The next batches would get the numbers of those "
+        "that are gone, and the DLQ takes no rows of a number that it has: put Silver's main branch back"
+    )
 
 
 def _owed(newest: Commit, dlq: Chain) -> int | Refusal:

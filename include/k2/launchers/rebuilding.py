@@ -20,6 +20,7 @@ from k2.probes import kafka
 from k2.probes.history import read_chain
 from k2.probes.rebuilding import read_bronze, read_source
 from k2.registry.history import Span
+from k2.registry.observed import Wanted
 from k2.registry.runtime import Runtime
 from k2.state import streams
 from k2.state.database import Connection
@@ -31,13 +32,13 @@ class Impossible(RuntimeError):
     """No checkpoint is made, and asking again alone does not help: the message says why."""
 
 
-def plan(runtime: Runtime, connection: Connection, stream: str, query: str, known_query: str | None) -> Made:
+def plan(runtime: Runtime, connection: Connection, stream: str, query: str, wanted: Wanted) -> Made:
     """Where a stream goes on, as its tables say: Bronze as a new query with the id `query`, Silver as the one that it was.
 
-    `known_query` is the query that its checkpoint was seen with. Raises Impossible, or NotKnown when something cannot be read now.
+    `wanted` says what its checkpoint was seen with. Raises Impossible, or NotKnown when something cannot be read now.
     """
     try:
-        found = _silver(runtime, connection, stream, known_query) if runtime.platform.streams[stream].reads else _bronze(runtime, connection, stream, query)
+        found = _silver(runtime, connection, stream, wanted) if runtime.platform.streams[stream].reads else _bronze(runtime, connection, stream, query)
     except kafka.KafkaSilent as error:
         raise NotKnown(f"Kafka was asked where the topic of {stream} begins and ends: {error}") from error
     except (OSError, ValueError, KeyError) as error:
@@ -57,12 +58,14 @@ def _bronze(runtime: Runtime, connection: Connection, stream: str, query: str) -
     heads = kafka.KafkaHeads(runtime.kafka)
     try:
         starts, ends = heads.starts([topic])[topic], heads.ends([topic])[topic]
+        in_both = {p: held.last for p, held in bronze.partitions.items() if p in ends and starts[p] <= held.last < ends[p]}
+        timestamps = heads.timestamps({topic: in_both})[topic]
     finally:
         heads.close()
-    return plan_bronze(topic, bronze, starts, ends, query, streams.accepted_losses(connection, stream))
+    return plan_bronze(topic, bronze, starts, ends, query, streams.accepted_losses(connection, stream), timestamps)
 
 
-def _silver(runtime: Runtime, connection: Connection, stream: str, known_query: str | None) -> SilverPlan | Refusal:
+def _silver(runtime: Runtime, connection: Connection, stream: str, wanted: Wanted) -> SilverPlan | Refusal:
     spec = runtime.platform.streams[stream]
     assert spec.reads is not None
     silver, dlq = (_location(runtime, connection, table) for table in spec.writes)
@@ -70,7 +73,8 @@ def _silver(runtime: Runtime, connection: Connection, stream: str, known_query: 
     tail = tail_of_silver(table)
     if isinstance(tail, Refusal):
         return tail
-    return plan_silver(table, read_chain(dlq), read_source(_location(runtime, connection, spec.reads), tail), known_query)
+    source = read_source(_location(runtime, connection, spec.reads), tail)
+    return plan_silver(table, read_chain(dlq), source, wanted.known_query_id, wanted.known_batch)
 
 
 def _location(runtime: Runtime, connection: Connection, table: str) -> str:
@@ -110,8 +114,14 @@ def replace(made: Made, checkpoint: Path, fence: int) -> None:
         return
     try:
         put_replaced(checkpoint, fence)
+    except Refused as error:
+        raise NotKnown(
+            f"{checkpoint} cannot be put into the quarantine: {error}: if that cannot be mended, move it out of {checkpoint.parent} by hand, "
+            "and the start goes on by itself"
+        ) from error
+    try:
         write(made, checkpoint)
-    except (Refused, FileExistsError) as error:
+    except FileExistsError as error:
         raise NotKnown(str(error)) from error
 
 

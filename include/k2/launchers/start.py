@@ -126,7 +126,7 @@ def start(
                 begins_after=begins_after,
             )
             if wanted.rebuilding:
-                _rebuild(runtime, connection, stream, raised, wanted.known_query_id)
+                _rebuild(runtime, connection, stream, raised, wanted)
             if moved_aside:
                 streams.expect_new_checkpoint(connection, stream)
             if _is_adopted(wanted) and not wanted.rebuilding:
@@ -190,7 +190,7 @@ def _alone(runtime: Runtime, stream: str, fence: int, generation: int) -> Iterat
         yield connection, wanted
 
 
-def _rebuild(runtime: Runtime, connection: database.Connection, stream: str, fence: int, known_query: str | None) -> None:
+def _rebuild(runtime: Runtime, connection: database.Connection, stream: str, fence: int, wanted: Wanted) -> None:
     """Make the checkpoint again in the transaction that has raised the fence: whatever is interrupted before that commits is done again.
 
     Raises _LossAhead when it cannot be made, or would lose more than whoever approved it was told, and NotKnown.
@@ -198,7 +198,7 @@ def _rebuild(runtime: Runtime, connection: database.Connection, stream: str, fen
     told = streams.rebuild_told(connection, stream)
     assert told is not None, "recorded with the generation"
     try:
-        made = rebuilding.plan(runtime, connection, stream, told["query"], known_query)
+        made = rebuilding.plan(runtime, connection, stream, told["query"], wanted)
     except rebuilding.Impossible as error:
         raise _LossAhead(Loss(str(error)), adopted=False) from None
     if rebuilding.loses_more(told, made):

@@ -1,4 +1,4 @@
-"""Where the topics end, and how old the first record is that a stream has not committed."""
+"""Where the topics begin and end, and when records in them were written."""
 
 from __future__ import annotations
 
@@ -81,21 +81,41 @@ class KafkaHeads:
 
     def oldest(self, positions: Positions) -> datetime | None:
         """The earliest timestamp among the records at these positions; None when Kafka gave none for one of them in time."""
+        found = self._next(positions)
+        return min((at for _, at in found.values()), default=None) if len(found) == sum(map(len, positions.values())) else None
+
+    def timestamps(self, positions: Positions) -> dict[str, dict[str, datetime]]:
+        """{topic: {partition: timestamp}} of the records with just these offsets, without those that Kafka has deleted from the middle of its log.
+
+        Raises KafkaSilent when there is no answer for one of them in time, as for an offset outside the log.
+        """
+        found = self._next(positions)
+        there: dict[str, dict[str, datetime]] = {}
+        for topic, numbers in positions.items():
+            if silent := [number for number in numbers if (topic, int(number)) not in found]:
+                raise KafkaSilent(f"partition {silent[0]} of {topic}: the record with offset {numbers[silent[0]]} did not come within {RECORDS_SECONDS:g} s")
+            records = {number: (wanted, *found[topic, int(number)]) for number, wanted in numbers.items()}
+            there[topic] = {number: at for number, (wanted, offset, at) in records.items() if offset == wanted}
+        return there
+
+    def _next(self, positions: Positions) -> dict[tuple[str, int], tuple[int, datetime]]:
+        """Offset and timestamp of the first record at or behind each position, of those that came in time."""
         from confluent_kafka import TopicPartition
 
         waiting = {(topic, int(number)): offset for topic, numbers in positions.items() for number, offset in numbers.items()}
         consumer = self._consumer
-        found: list[int] = []
+        found: dict[tuple[str, int], tuple[int, datetime]] = {}
         try:
             consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in waiting.items()])
             deadline = time.monotonic() + RECORDS_SECONDS
             while waiting and time.monotonic() < deadline:
                 for message in consumer.consume(len(waiting), 0.1):
-                    if message.error() is None and waiting.pop((message.topic(), message.partition()), None) is not None:
-                        found.append(message.timestamp()[1])
+                    place = message.topic(), message.partition()
+                    if message.error() is None and waiting.pop(place, None) is not None:
+                        found[place] = message.offset(), datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
         finally:
             consumer.unassign()
-        return None if waiting or not found else datetime.fromtimestamp(min(found) / 1000, UTC)
+        return found
 
     def _partitions(self, topic: str) -> list[int]:
         from confluent_kafka import KafkaException

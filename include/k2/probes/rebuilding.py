@@ -1,6 +1,8 @@
 """What the tables say of the place where a stream goes on: the Kafka offsets that Bronze holds, and its files in the order in which Silver reads them.
 
-Manifests are read, and the columns partition and offset of a data file whose bounds prove no offsets. Memory grows with the gaps, not with the files.
+Manifests are read, and the columns partition and offset of a data file whose bounds prove no offsets. A file that the stream wrote itself proves them by
+its bounds: its rows come straight from Kafka. Who writes others may have sorted and thinned them out: a row twice and another missing have the same
+bounds, and as many rows. Memory grows with the gaps, not with the files.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from k2.probes.history import read_chain
+from k2.probes.history import SPARK_QUERY, read_chain
 from k2.probes.iceberg import local_file
 from k2.registry.history import NO_SNAPSHOT, Commit, Piece, Span
 
@@ -22,7 +24,7 @@ EXISTING, DELETED = 0, 2
 """Status of an entry that an earlier snapshot added, and of one that is no longer in the table."""
 DATA = 0
 """Content of a manifest of data files; the other is one of row-level deletes."""
-ENTRY_FIELDS = {"status", "data_file"}
+ENTRY_FIELDS = {"status", "snapshot_id", "data_file"}
 FILE_FIELDS = {"file_path", "file_format", "record_count", "lower_bounds", "upper_bounds"}
 ROWS_AT_ONCE = 65_536
 
@@ -37,6 +39,13 @@ class Held:
     """Where an offset is there more than once."""
     topics: frozenset[str]
     """As the file with the last offset names them."""
+    last_at: datetime
+    """When Kafka says that the record with the last offset was written."""
+
+    @property
+    def last(self) -> int:
+        """The last offset."""
+        return self.spans[-1][1] - 1
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def read_bronze(metadata_location: str, partitions: Collection[str], since: date
     snapshot = next((s for s in metadata.get("snapshots", []) if s["snapshot-id"] == metadata.get("current-snapshot-id")), None)
     if snapshot is None:
         return Bronze({}, 0, 0)
-    reading = _Reading(_ids(metadata))
+    reading = _Reading(_ids(metadata), {s["snapshot-id"] for s in metadata["snapshots"] if _is_streamed(s.get("summary", {}))})
     earlier = []
     for manifest in _manifests(snapshot):
         if since is not None and _ends_before(manifest, metadata, since):
@@ -146,8 +155,10 @@ def read_source(metadata_location: str, batches: Sequence[Commit]) -> Source:
 class _Reading:
     """Live files, added up."""
 
-    def __init__(self, columns: tuple[int, int]) -> None:
+    def __init__(self, columns: tuple[int, int], streamed: Collection[int]) -> None:
+        """`streamed`: the snapshots whose files prove their offsets by their bounds."""
         self._columns = columns
+        self._streamed = streamed
         self._there: dict[str, Spans] = {}
         self._doubled: dict[str, Spans] = {}
         self._last: dict[str, tuple[int, str]] = {}
@@ -162,11 +173,13 @@ class _Reading:
                 raise ValueError(f"{manifest['manifest_path']} deletes single rows: which offsets are left cannot be known from files")
             for entry in _entries(manifest["manifest_path"]):
                 if entry["status"] != DELETED:
-                    self._file(entry["data_file"])
+                    added = entry["snapshot_id"]
+                    # The entries of a new manifest have the snapshot of the manifest.
+                    self._file(entry["data_file"], streamed=(manifest["added_snapshot_id"] if added is None else added) in self._streamed)
 
-    def _file(self, data: Mapping[str, Any]) -> None:
+    def _file(self, data: Mapping[str, Any], *, streamed: bool) -> None:
         self.files += 1
-        piece = _by_bounds(data, *self._columns)
+        piece = _by_bounds(data, *self._columns) if streamed else None
         self.opened += piece is None
         for partition, first, end in [(piece.partition, piece.first, piece.next)] if piece else _runs(data):
             there = self._there.setdefault(partition, Spans()).add(first, end)
@@ -176,9 +189,20 @@ class _Reading:
                 self._last[partition] = end, data["file_path"]
 
     def held(self) -> dict[str, Held]:
-        topics = {path: _topics(path) for path in {path for _, path in self._last.values()}}
         doubled = {p: spans.all() for p, spans in self._doubled.items()}
-        return {p: Held(spans.all(), doubled.get(p, ()), topics[self._last[p][1]]) for p, spans in sorted(self._there.items(), key=lambda i: int(i[0]))}
+        last: dict[str, dict[str, int]] = {}
+        for partition, (end, path) in self._last.items():
+            last.setdefault(path, {})[partition] = end - 1
+        read = {path: _last_records(path, offsets) for path, offsets in last.items()}
+        found = {}
+        for partition in sorted(self._there, key=int):
+            topics, at = read[self._last[partition][1]]
+            found[partition] = Held(self._there[partition].all(), doubled.get(partition, ()), topics, at[partition])
+        return found
+
+
+def _is_streamed(summary: Mapping[str, str]) -> bool:
+    return summary.get("operation") == "append" and SPARK_QUERY in summary
 
 
 def _ids(metadata: Mapping[str, Any]) -> tuple[int, int]:
@@ -271,8 +295,20 @@ def _runs(data: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
             yield str(partition), first, last + 1
 
 
-def _topics(path: str) -> frozenset[str]:
-    return frozenset(topic for batch in _columns(path, ["topic"], "PARQUET") for topic in batch.column(0).unique().to_pylist())
+def _last_records(path: str, offsets: Mapping[str, int]) -> tuple[frozenset[str], dict[str, datetime]]:
+    """The topics that a file names, and when the record with the offset of each partition was written."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    topics: set[str] = set()
+    found: dict[str, datetime] = {}
+    for batch in _columns(path, ["topic", "partition", "offset", "kafka_timestamp"], "PARQUET"):
+        topics.update(batch.column("topic").unique().to_pylist())
+        for partition, offset in offsets.items():
+            rows = batch.filter(pc.and_(pc.equal(batch.column("partition"), int(partition)), pc.equal(batch.column("offset"), offset)))
+            for at in rows.column("kafka_timestamp").cast(pa.timestamp("us", "UTC")).to_pylist():
+                found[partition] = at
+    return frozenset(topics), found
 
 
 def _columns(path: str, names: Sequence[str], file_format: str) -> Iterator[Any]:
@@ -283,4 +319,8 @@ def _columns(path: str, names: Sequence[str], file_format: str) -> Iterator[Any]
     with pq.ParquetFile(Path(local_file(path))) as file:
         if missing := set(names) - set(file.schema_arrow.names):
             raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
-        yield from (batch for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(names)) if batch.num_rows)
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(names)):
+            if empty := [name for name in names if batch.column(name).null_count]:
+                raise ValueError(f"{path} has rows without {', '.join(empty)}: which records of Kafka they are cannot be known")
+            if batch.num_rows:
+                yield batch

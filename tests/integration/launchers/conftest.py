@@ -33,6 +33,7 @@ from k2.registry.wishes import Wish
 from k2.state import database, streams
 
 from ...stacks import absent
+from ...tables import kafka_timestamp
 
 STREAM = "bronze_binance"
 INCLUDE = Path(__file__).resolve().parents[3] / "include"
@@ -343,6 +344,9 @@ class Ends:
 
     def oldest(self, positions: Any) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=2)
+
+    def timestamps(self, positions: dict[str, dict[str, int]]) -> dict[str, dict[str, datetime]]:
+        return {topic: {partition: kafka_timestamp(offset) for partition, offset in held.items()} for topic, held in positions.items()}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from k2.probes import kafka
@@ -48,6 +48,18 @@ def test_the_age_of_the_first_uncommitted_record(heads: KafkaHeads, topic: str) 
         found = heads.oldest({topic: {"0": offset}})
         assert found is not None
         assert abs(datetime.now(UTC) - found - timedelta(seconds=age)) < timedelta(seconds=30)
+
+
+def test_when_single_records_were_written(heads: KafkaHeads, topic: str, base_stack: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by its own offset. One that Kafka has deleted gives no answer."""
+    first, last = (heads.timestamps({topic: {"0": offset}})[topic]["0"] for offset in (0, 2))
+    assert heads.oldest({topic: {"0": 0}}) == first
+    assert abs(last - first - timedelta(seconds=3595)) < timedelta(seconds=1)
+    admin = AdminClient({"bootstrap.servers": base_stack.kafka})
+    admin.delete_records([TopicPartition(topic, 0, 1)])[TopicPartition(topic, 0, 1)].result(20)
+    monkeypatch.setattr(kafka, "RECORDS_SECONDS", 0.5)
+    with pytest.raises(KafkaSilent, match="the record with offset 0 did not come"):
+        heads.timestamps({topic: {"0": 0}})
 
 
 def test_many_partitions_take_no_longer(heads: KafkaHeads, base_stack: Runtime) -> None:

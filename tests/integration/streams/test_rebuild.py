@@ -82,7 +82,9 @@ def bronze_plan(lab: Lab, stream: str) -> BronzePlan:
     topic = lab.platform.exchanges[EXCHANGE].topic
     heads = KafkaHeads(lab.runtime.kafka)
     bronze = read_bronze(location(lab, stream), [str(p) for p in range(PARTITIONS)])
-    plan = plan_bronze(topic, bronze, heads.starts([topic])[topic], heads.ends([topic])[topic], str(uuid.uuid4()))
+    timestamps = heads.timestamps({topic: {partition: held.last for partition, held in bronze.partitions.items()}})[topic]
+    assert set(timestamps) == set(bronze.partitions)
+    plan = plan_bronze(topic, bronze, heads.starts([topic])[topic], heads.ends([topic])[topic], str(uuid.uuid4()), {}, timestamps)
     heads.close()
     assert isinstance(plan, BronzePlan), plan
     print(plan.sentence())

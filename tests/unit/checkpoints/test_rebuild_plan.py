@@ -25,7 +25,11 @@ NEW = "0f1e2d3c-0000-4000-8000-000000000000"
 
 def bronze(**partitions: list[tuple[int, int]]) -> Bronze:
     """What is held per partition, as p0=[(0, 5)]."""
-    return Bronze({name[1:]: Held(tuple(spans), (), frozenset({TOPIC})) for name, spans in partitions.items()}, files=4, opened=0)
+    return Bronze({name[1:]: held_of(*spans) for name, spans in partitions.items()}, files=4, opened=0)
+
+
+def held_of(*spans: tuple[int, int], doubled: tuple[tuple[int, int], ...] = (), topic: str = TOPIC) -> Held:
+    return Held(spans, doubled, frozenset({topic}), T0)
 
 
 def planned(held: Bronze, starts: Mapping[str, int], ends: Mapping[str, int], **accepted: Sequence[tuple[int, int]]) -> BronzePlan | Refusal:
@@ -39,12 +43,12 @@ def refused(found: BronzePlan | SilverPlan | Refusal) -> Refusal:
 
 def test_bronze_goes_on_behind_its_last_record() -> None:
     """Per partition; one that it has none of begins where Kafka's log begins, and that is said."""
-    plan = planned(bronze(p0=[(3, 10)], p2=[(0, 7)]), {"0": 5, "1": 40, "2": 0}, {"0": 12, "1": 50, "2": 7})
+    plan = planned(bronze(p0=[(3, 10)], p2=[(0, 7)]), {"0": 5, "1": 0, "2": 0}, {"0": 12, "1": 50, "2": 7})
     assert isinstance(plan, BronzePlan) and plan.lost == {}
-    assert plan.begins == (Begin("0", 10, (5, 12), (3, 10)), Begin("1", 40, (40, 50), None), Begin("2", 7, (0, 7), (0, 7)))
+    assert plan.begins == (Begin("0", 10, (5, 12), (3, 10)), Begin("1", 0, (0, 50), None), Begin("2", 7, (0, 7), (0, 7)))
     assert plan.sentence() == (
         f"A new query {NEW} goes on in topic t: partition 0 from 10 (Bronze has [3, 10), Kafka ends at 12); "
-        "partition 1 from 40, where Kafka's log begins, because Bronze has none of it; partition 2 from 7 (Bronze has [0, 7), Kafka ends at 7). "
+        "partition 1 from 0, where Kafka's log begins, because Bronze has none of it; partition 2 from 7 (Bronze has [0, 7), Kafka ends at 7). "
         "Proven by the bounds of 4 files that Bronze has each record up to there once. Lost: nothing."
     )
 
@@ -57,12 +61,24 @@ def test_what_kafka_has_deleted_is_lost_and_named() -> None:
     assert plan.sentence().endswith("Lost: 1,990 records that Kafka has deleted.")
 
 
+def test_what_kafka_has_deleted_of_a_partition_that_bronze_has_none_of_counts_as_lost() -> None:
+    """It can have been read and be gone from Bronze, or never have been read: whoever approves has to know that."""
+    plan = planned(bronze(p0=[(0, 10)]), {"0": 0, "1": 40}, {"0": 10, "1": 50})
+    assert isinstance(plan, BronzePlan) and plan.lost == {"1": (0, 40)}
+    assert plan.begins[1] == Begin("1", 40, (40, 50), None, (0, 40))
+    assert plan.sentence().startswith(
+        f"A new query {NEW} goes on in topic t: partition 0 from 10 (Bronze has [0, 10), Kafka ends at 10); partition 1 from 40, where Kafka's log begins, "
+        "because Bronze has none of it (Kafka has deleted [0, 40): whether that was ever read cannot be known, so it counts as lost). "
+    )
+    assert plan.sentence().endswith("Lost: 40 records that Kafka has deleted.")
+
+
 @pytest.mark.parametrize(
     ("held", "ends", "words"),
     [
         (bronze(p0=[(0, 10)]), {"0": 9}, "made anew or cut: partition 0 ends at 9, and Bronze has records up to 10"),
         (bronze(p0=[(0, 5)], p1=[(0, 1)]), {"0": 9}, "made anew: Bronze has records of partition 1, and Kafka has no such partition"),
-        (Bronze({"0": Held(((0, 5),), (), frozenset({"old"}))}, 1, 0), {"0": 9}, "of topic old, and the stream reads t"),
+        (Bronze({"0": held_of((0, 5), topic="old")}, 1, 0), {"0": 9}, "of topic old, and the stream reads t"),
     ],
 )
 def test_another_topic_is_refused(held: Bronze, ends: dict[str, int], words: str) -> None:
@@ -71,19 +87,39 @@ def test_another_topic_is_refused(held: Bronze, ends: dict[str, int], words: str
     assert words in found.reason and found.faults == ()
 
 
-def test_a_gap_or_a_double_is_refused_until_it_is_accepted() -> None:
+def test_a_topic_that_has_grown_longer_than_the_one_before_is_refused() -> None:
+    """Its record at Bronze's last offset is another one. Where Kafka no longer has that, nothing can be compared."""
+    held = bronze(p0=[(0, 1_000)], p1=[(0, 5)])
+    ask = lambda **at: plan_bronze(TOPIC, held, {"0": 0, "1": 0}, {"0": 5_000, "1": 9}, NEW, {}, {name[1:]: one for name, one in at.items()})  # noqa: E731
+    assert isinstance(ask(), BronzePlan) and ask(p0=T0) == ask(p0=T0, p1=T0) == ask()
+    assert refused(ask(p0=T0 + timedelta(milliseconds=7), p1=T0)).reason == (
+        "topic t was made anew or cut: record 999 of partition 0 was written at 2026-01-01 00:00:00.000 UTC as Bronze has it, "
+        "and the one that Kafka holds there at 2026-01-01 00:00:00.007 UTC"
+    )
+    assert "record 4 of partition 1" in refused(ask(p0=T0, p1=T0 - timedelta(milliseconds=1))).reason
+
+
+def test_a_gap_is_refused_until_it_is_accepted() -> None:
     """Named with what Kafka still has of it. Accepting less than all of it is not enough."""
-    held = Bronze({"0": Held(((0, 5), (9, 20)), ((2, 4),), frozenset({TOPIC}))}, files=3, opened=1)
-    faults = (Fault(FaultKind.MISSING, "0", (5, 9), held=2), Fault(FaultKind.DOUBLED, "0", (2, 4)))
+    held = Bronze({"0": held_of((0, 5), (9, 20))}, files=3, opened=1)
+    faults = (Fault(FaultKind.MISSING, "0", (5, 9), held=2),)
     ask = lambda *accepted: planned(held, {"0": 7}, {"0": 30}, p0=list(accepted))  # noqa: E731
     found = refused(ask())
     assert found.faults == faults
-    assert "partition 0: [5, 9) missing, and Kafka may still hold 2 of them; partition 0: [2, 4) doubled." in found.reason
-    assert refused(ask((0, 4))).faults == faults[:1]
-    assert refused(ask((0, 4), (5, 8))).faults == faults[:1]
+    assert "partition 0: [5, 9) missing, and Kafka may still hold 2 of them." in found.reason
+    assert refused(ask((0, 4), (5, 8))).faults == faults
     plan = ask((2, 4), (8, 9), (5, 8))
     assert isinstance(plan, BronzePlan) and plan.accepted == faults and plan.begins[0].offset == 20
     assert "3 files and the columns of 1 of them that Bronze has each record up to there once, except what is accepted: partition 0: [5, 9)" in plan.sentence()
+
+
+def test_what_is_doubled_is_refused_whatever_was_accepted_as_lost() -> None:
+    """A loss is no word on records that are there twice."""
+    held = Bronze({"0": held_of((0, 5), (9, 20), doubled=((2, 4), (12, 15)))}, files=3, opened=1)
+    doubled = Fault(FaultKind.DOUBLED, "0", (2, 4)), Fault(FaultKind.DOUBLED, "0", (12, 15))
+    found = refused(planned(held, {"0": 0}, {"0": 30}, p0=[(0, 20)]))
+    assert found.faults == doubled
+    assert "cannot be proven: partition 0: [2, 4) doubled; partition 0: [12, 15) doubled. Nobody has accepted these as lost" in found.reason
 
 
 def test_a_proof_of_some_days_says_so() -> None:
@@ -188,6 +224,22 @@ def test_a_batch_that_the_dlq_lacks_is_finished() -> None:
     assert refused(plan_of(story, dlq=Chain(wrong, whole=True))).reason == "batch 1 of Silver has 20 rows for the DLQ, and the DLQ has 19 rows of it"
     twice = [*story.dlq.commits, replace(story.dlq.commits[-1], snapshot=7)]
     assert refused(plan_of(story, dlq=Chain(twice, whole=True))).reason.endswith("the DLQ has 20 rows and 20 rows of it")
+
+
+def test_a_silver_that_was_rolled_back_is_refused() -> None:
+    """Batches under the numbers of those that are gone: the DLQ, which has rows of these numbers, would take none of theirs."""
+    story = told(THREE, [40] * 6)
+    cut = Chain(story.table.commits[:-2], whole=True)
+    words = "Silver was rolled back: its newest batch is 3 of query s, and the DLQ has batch 5."
+    assert refused(plan_of(story, table=cut)).reason.startswith(words)
+    sparse = Chain([*story.dlq.commits[:4], story.dlq.commits[5]], whole=True)
+    assert refused(plan_of(story, table=cut, dlq=sparse)).reason.startswith(words), "batches between may have had no rows for it"
+    both = Chain(story.dlq.commits[:-2], whole=True)
+    assert refused(plan_of(story, table=cut, dlq=both, known_batch=4)).reason.startswith(
+        "Silver was rolled back: its newest batch is 3 of query s, and its checkpoint had committed batch 4."
+    )
+    others = Chain([*both.commits, replace(both.commits[-1], query="kraken", batch=99)], whole=True)
+    assert isinstance(plan_of(story, table=cut, dlq=others, known_batch=3), SilverPlan), "the DLQ has batches of other streams too"
 
 
 def test_the_first_batch_needs_none_before_it() -> None:

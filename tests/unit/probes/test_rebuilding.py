@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import fastavro
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +20,9 @@ from pyiceberg.catalog.sql import SqlCatalog
 from k2.probes.rebuilding import Appended, File, Held, Source, Spans, read_bronze
 from k2.registry.history import NO_SNAPSHOT, Piece
 
-from ...tables import DAY, TOPIC, Written, run
+from ...tables import DAY, SCHEMA, TOPIC, Written, kafka_timestamp, run
+
+MERGED = {"commit.manifest-merge.enabled": "true", "commit.manifest.min-count-to-merge": "2"}
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def written(tmp_path: Path) -> Iterator[Written]:
 
 
 def held(*spans: tuple[int, int], doubled: tuple[tuple[int, int], ...] = ()) -> Held:
-    return Held(spans, doubled, frozenset({TOPIC}))
+    return Held(spans, doubled, frozenset({TOPIC}), kafka_timestamp(spans[-1][1] - 1))
 
 
 def test_files_of_one_partition_are_known_by_their_bounds(written: Written) -> None:
@@ -60,6 +65,82 @@ def test_a_file_with_other_rows_than_offsets_is_opened(written: Written, rows: l
     assert (found.partitions, found.opened) == ({"0": expected}, 1)
 
 
+def test_bounds_are_believed_of_what_a_stream_has_appended(written: Written) -> None:
+    """Who sorts and thins out can leave a row twice and another missing, within the same bounds and with as many rows."""
+    written.append(run(0, 0, 6))
+    written.append([(1, 0), (1, 1), (1, 1), (1, 3)], run(2, 0, 3), streamed=False)
+    found = written.bronze()
+    assert found.partitions == {"0": held((0, 6)), "1": held((0, 2), (3, 4), doubled=((1, 2),)), "2": held((0, 3))}
+    assert (found.files, found.opened) == (3, 2)
+
+
+def test_a_compacted_file_of_one_partition_is_opened(written: Written) -> None:
+    """A snapshot that replaces files is none that a stream appended, whatever it says of a query."""
+    written.append(run(0, 0, 5))
+    written.append(run(0, 5, 9))
+    written.compact()
+    told = json.loads(Path(written.location.removeprefix("file://")).read_text())
+    for snapshot in told["snapshots"]:
+        snapshot["summary"]["spark.sql.streaming.queryId"] = "q"
+    (written.folder / "all.json").write_text(json.dumps(told))
+    found = read_bronze((written.folder / "all.json").as_uri(), [])
+    assert (found.partitions, found.opened) == ({"0": held((0, 9))}, 1)
+
+
+def test_an_entry_without_a_snapshot_is_of_its_manifest(written: Written) -> None:
+    """Iceberg leaves it out where both are the same."""
+    written.append(run(0, 0, 5))
+    for manifest in written.table.current_snapshot().manifests(written.table.io):
+        rewrite(Path(manifest.manifest_path.removeprefix("file://")), snapshot_id=None)
+    assert written.bronze().opened == 0
+
+
+def test_a_merged_manifest_does_not_make_files_the_streams(tmp_path: Path) -> None:
+    """Each entry keeps the snapshot that added it."""
+    written = Written(tmp_path, **MERGED)
+    written.append([(0, 0), (0, 1), (0, 1), (0, 3)], streamed=False)
+    written.append(run(1, 0, 3))
+    assert len(written.table.current_snapshot().manifests(written.table.io)) == 1
+    found = written.bronze()
+    assert (found.partitions["0"], found.opened) == (held((0, 2), (3, 4), doubled=((1, 2),)), 1)
+    written.close()
+
+
+def rewrite(avro: Path, **changes: Any) -> None:
+    """Change each entry of a manifest, or of a list of them."""
+    with avro.open("rb") as file:
+        reader = fastavro.reader(file)
+        schema, entries = reader.writer_schema, [{**entry, **changes} for entry in reader]
+    with avro.open("wb") as file:
+        fastavro.writer(file, schema, entries)
+
+
+def test_a_file_whose_snapshot_has_expired_is_opened(written: Written) -> None:
+    """Nothing says any more who wrote it; a manifest that was written anew does not make it another's."""
+    first = written.append(run(0, 0, 5))
+    written.append(run(0, 5, 9))
+    assert written.bronze().opened == 0
+    written.table.maintenance.expire_snapshots().by_id(first).commit()
+    assert (written.bronze().partitions, written.bronze().opened) == ({"0": held((0, 9))}, 1)
+
+
+@pytest.mark.parametrize("column", ["partition", "offset", "kafka_timestamp"])
+def test_rows_without_a_place_are_refused(written: Written, column: str) -> None:
+    """Which records they are nobody can say."""
+    written.append(run(0, 0, 3), streamed=False)
+    loose = pa.schema([field.with_nullable(True) for field in SCHEMA])
+    rows = pq.read_table(written.folder / "0.parquet").to_pylist()
+    pq.write_table(pa.Table.from_pylist([*rows[:2], {**rows[2], column: None}], schema=loose), written.folder / "0.parquet")
+    with pytest.raises(ValueError, match=f"0.parquet has rows without {column}: which records"):
+        written.bronze()
+
+
+def test_the_last_record_is_known_by_its_time(written: Written) -> None:
+    """Of each partition, also where one file holds several, and the last row of it is another one."""
+    written.append([(0, 8), (1, 3), (0, 7), (1, 2)], run(1, 0, 2))
+    assert {p: (h.last, h.last_at) for p, h in written.bronze().partitions.items()} == {"0": (8, kafka_timestamp(8)), "1": (3, kafka_timestamp(3))}
+
+
 def test_the_topic_is_that_of_the_last_record(written: Written) -> None:
     """Bounds cut long names off, so it is read."""
     written.append(run(0, 0, 5), run(1, 0, 9), topic="market.crypto.trades.y.raw")
@@ -87,12 +168,7 @@ def test_earlier_days_are_passed_over(written: Written) -> None:
 def test_row_level_deletes_are_refused(written: Written) -> None:
     """Which rows a file still has, its bounds and its columns do not say."""
     written.append(run(0, 0, 5))
-    path = Path(written.table.current_snapshot().manifest_list.removeprefix("file://"))
-    with path.open("rb") as file:
-        reader = fastavro.reader(file)
-        schema, entries = reader.writer_schema, [{**entry, "content": 1} for entry in reader]
-    with path.open("wb") as file:
-        fastavro.writer(file, schema, entries)
+    rewrite(Path(written.table.current_snapshot().manifest_list.removeprefix("file://")), content=1)
     with pytest.raises(ValueError, match="deletes single rows"):
         written.bronze()
 
@@ -161,7 +237,7 @@ def test_an_expired_beginning_is_no_whole_source(written: Written) -> None:
 
 def test_merged_manifests_are_refused(tmp_path: Path) -> None:
     """Iceberg counts the older files of such a manifest too, and a position in it would be another file here."""
-    written = Written(tmp_path, **{"commit.manifest-merge.enabled": "true", "commit.manifest.min-count-to-merge": "2"})
+    written = Written(tmp_path, **MERGED)
     ids = [written.append(run(0, n, n + 1)) for n in range(3)]
     with pytest.raises(ValueError, match="merged"):
         written.source(ids[2], 99)
