@@ -108,6 +108,7 @@ def test_the_database_breaks_off_at_every_step(watched: Watched) -> None:
     broken_off(watched, end_sessions, "StateUnavailable", "OperationalError", "AdminShutdown", "InterfaceError")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_the_agent_is_killed_at_every_step(watched: Watched) -> None:
     """The host agent is killed with -9 and comes back at each step in turn; the drivers live on and are adopted."""
