@@ -3,7 +3,8 @@
 For each trigger the whole platform runs in a home of its own under the simulator's load. Each round hangs three streams
 at once: a frozen driver, a commit that is blocked in the database, a broker that is silent for one driver alone. Times
 are from a stream's own fault to the first verdict that says so. The rival is the promise: three triggers and thirty
-seconds.
+seconds. A round begins when every driver has warmed up: a batch may take three times as long as the slowest of late, and
+the first one of a driver is slow.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from k2.bench.report import Figure, Report, machine
-from k2.chaos.place import Place
+from k2.chaos.place import Place, until
 from k2.chaos.plan import Fault, Kind, Round
 from k2.chaos.rounds import Rounds
 from k2.registry.files import REGISTRY
@@ -29,6 +30,8 @@ from k2.stack.temporary import temporary_home
 ROUNDS = 3
 TRIGGERS = (5, 10, 30)
 PROFILE = "standard"
+WARM_BATCHES = 4
+SETTLE_SECONDS = 600.0
 RIVAL = "3 triggers + 30 s"
 HANGS: Mapping[Fault, str] = {
     Fault(Kind.DRIVER_FREEZE, "silver_kraken"): "HUNG_PROCESSING",
@@ -45,10 +48,14 @@ def run(rounds: int = ROUNDS) -> Report:
         with Terminal() as progress, temporary_home("hang", progress=progress) as home:
             _declare(home, trigger)
             runtime = control.up(home, profile=PROFILE, proxied=[fault.target for fault in HANGS if fault.kind is Kind.BROKER_HOLE], progress=progress)
-            with closing(Rounds(Place(runtime), progress.say)) as doing:
+            place = Place(runtime)
+            with closing(Rounds(place, progress.say)) as doing:
                 for number in range(1, rounds + 1):
+                    doing.wait_until_well()
+                    _warm_up(place)
                     for fault, seconds in _hang(doing, number).items():
                         found[trigger, fault].append(seconds)
+                    progress.say(", ".join(f"{fault.kind} {found[trigger, fault][-1]:.1f} s" for fault in HANGS))
     return Report("hang", machine(), figures(found))
 
 
@@ -70,9 +77,20 @@ def _declare(home: Path, trigger: int) -> None:
     load_platform.cache_clear()
 
 
+def _warm_up(place: Place) -> None:
+    """Wait for some commits of every stream that is to hang. Raises K2Error."""
+    first = {fault.target: _last_batch(place, fault.target) for fault in HANGS}
+    if not until(lambda: all(_last_batch(place, stream) >= batch + WARM_BATCHES for stream, batch in first.items()), SETTLE_SECONDS):
+        raise K2Error(f"{', '.join(first)} have not committed {WARM_BATCHES} batches each within {SETTLE_SECONDS:.0f} s")
+
+
+def _last_batch(place: Place, stream: str) -> int:
+    tail = place.tail(stream)
+    return -1 if tail is None or tail.last_commit_batch is None else tail.last_commit_batch
+
+
 def _hang(doing: Rounds, number: int) -> dict[Fault, float]:
     """Seconds from each fault to its verdict."""
-    doing.wait_until_well()
     result = doing.run(number, Round(0.0, tuple(HANGS)))
     if result.trouble or result.skipped:
         raise K2Error(f"round {number}: {result.trouble or result.did}")
