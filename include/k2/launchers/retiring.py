@@ -186,7 +186,7 @@ def restore(runtime: Runtime, subject: Subject, entry: Entry, *, who: str, reaso
     """Put what an entry holds back into its place, equal in every byte; what lies there goes into the quarantine. Returns how many files went back.
 
     If it is not the checkpoint that its stream was last seen with, the stream is adopted with it, as the next request asks. Interrupted, it is asked for
-    again by the same name and goes on. Raises Refused.
+    again by the same name and goes on, as long as the entry is there. Raises Refused.
     """
     place = runtime.checkpoints / subject.folder
     with _alone(runtime, subject) as connection:
