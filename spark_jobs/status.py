@@ -7,8 +7,9 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -40,9 +41,10 @@ class Board:
             batch_seconds=None,
             input_rows=None,
         )
-        self._batches: deque[float] = deque(maxlen=BATCHES)
+        self._pauses: deque[float] = deque(maxlen=BATCHES)
         self._warm = False
         self._completed_tasks: int | None = None
+        self._rises: list[datetime] = []
         self._rows: Counter[str] = Counter()
 
     def update(self, **fields: object) -> None:
@@ -60,21 +62,25 @@ class Board:
                 phase = "waiting" if dependency else ("running" if self._status.query_id else "starting")
             self._status = replace(self._status, waits_for=dependency, phase=phase)
 
-    def batch(self, seconds: float) -> None:
-        """A batch ended."""
+    def batch(self, began: datetime, seconds: float) -> None:
+        """A batch ended that began then and took so long."""
+        ended = began + timedelta(seconds=seconds)
         with self._lock:
+            signs = [began, *(rise for rise in self._rises if began < rise < ended), ended]
+            self._rises = [rise for rise in self._rises if rise >= ended]
             if not self._warm:
-                self._batches.clear()  # a driver's first batch is slow because all is new to its JVM: it tells nothing of later ones
+                self._pauses.clear()  # a driver's first batch is slow because all is new to its JVM: it tells nothing of later ones
                 self._warm = self._status.batch_seconds is not None
-            self._batches.append(seconds)
-            self._status = replace(self._status, batch_seconds=seconds, slowest_batch_seconds=max(self._batches))
+            self._pauses.append(max((after - before).total_seconds() for before, after in pairwise(signs)))
+            self._status = replace(self._status, batch_seconds=seconds, longest_pause_seconds=max(self._pauses))
 
     def tasks(self, completed: int, active: int) -> None:
         """How many tasks Spark has completed, and how many it runs."""
         with self._lock:
-            rose = self._completed_tasks is not None and completed > self._completed_tasks
+            if self._completed_tasks is not None and completed > self._completed_tasks:
+                self._rises.append(datetime.now(UTC))
             self._completed_tasks = completed
-            self._status = replace(self._status, active_tasks=active, tasks_at=datetime.now(UTC) if rose else self._status.tasks_at)
+            self._status = replace(self._status, active_tasks=active, tasks_at=self._rises[-1] if self._rises else self._status.tasks_at)
 
     def count(self, table: str, rows: int) -> None:
         """Add rows that this driver committed to a table."""
@@ -139,7 +145,7 @@ class Listener(QueryEvents):
     def progressed(self, progress: str) -> None:
         facts = json.loads(progress)
         fields: dict[str, object] = {"batch_id": facts["batchId"], "last_event_at": datetime.now(UTC)}
-        self._board.batch(facts["durationMs"].get("triggerExecution", 0) / 1000)
+        self._board.batch(datetime.fromisoformat(facts["timestamp"]), facts["durationMs"].get("triggerExecution", 0) / 1000)
         if self._count_rows_of:
             fields["input_rows"] = facts["numInputRows"]
             self._board.count(self._count_rows_of, facts["numInputRows"])

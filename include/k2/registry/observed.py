@@ -139,8 +139,8 @@ class QueryStatus:
     """Last progress or idle event of the query."""
     batch_seconds: float | None
     input_rows: int | None
-    slowest_batch_seconds: float | None = None
-    """Of its last hundred batches."""
+    longest_pause_seconds: float | None = None
+    """The longest that one of its last hundred batches went without a finished task."""
     active_tasks: int | None = None
     tasks_at: datetime | None = None
     """When the number of tasks that Spark completed was last seen to rise."""

@@ -34,9 +34,9 @@ def quiet_limit(spec: Stream) -> timedelta:
 
 def patience(spec: Stream, status: QueryStatus | None) -> timedelta:
     """How long a planned batch may go without a finished task or its commit."""
-    slowest = (status.slowest_batch_seconds or 0.0) if status else 0.0
+    longest = (status.longest_pause_seconds or 0.0) if status else 0.0
     triggers = 3 * timedelta(seconds=spec.trigger_seconds)
-    return max(triggers, 3 * timedelta(seconds=slowest), min(triggers + SPARE_PATIENCE, MOST_PATIENCE))
+    return max(triggers, 3 * timedelta(seconds=longest), min(triggers + SPARE_PATIENCE, MOST_PATIENCE))
 
 
 def judge_running(conclude: Conclude, observation: Observation, spec: Stream, restart: Restart, now: datetime) -> Decision:

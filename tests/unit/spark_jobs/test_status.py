@@ -4,8 +4,9 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,13 +57,37 @@ def test_metrics_of_a_driver_without_batches_say_nothing_of_batches() -> None:
     assert {"k2_driver_fence", "k2_driver_waiting", "k2_driver_phase"} <= samples
 
 
-def test_the_first_batch_is_the_slowest_only_until_there_is_another() -> None:
+def test_the_first_batch_has_the_longest_pause_only_until_there_is_another() -> None:
     """It is slow because all is new to its JVM; how long a hang is waited for must not follow from that."""
     board, seen = Board("s", 1), []
     for seconds in (18.0, 2.0, 3.0, 1.0):
-        board.batch(seconds)
-        seen.append(board.status.slowest_batch_seconds)
+        board.batch(datetime.now(UTC), seconds)
+        seen.append(board.status.longest_pause_seconds)
     assert seen == [18.0, 2.0, 3.0, 3.0] and board.status.batch_seconds == 1.0
+
+
+@pytest.mark.parametrize(("finished", "pause"), [([], 20.0), ([5, 11, 18], 7.0), ([12], 12.0), ([-3, 4, 8, 12, 16, 25], 4.0)])
+def test_a_long_batch_whose_tasks_finish_has_short_pauses(finished: list[int], pause: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pause is from its beginning to its first finished task, from one to the next, or from the last to its end; what lies outside does not count."""
+    began, moments = datetime(2026, 11, 21, 7, tzinfo=UTC), iter(finished)
+    board = Board("s", 1)
+    monkeypatch.setattr("status.datetime", SimpleNamespace(now=lambda _: began + timedelta(seconds=next(moments))))
+    for completed in range(len(finished) + 1):
+        board.tasks(completed, 1)
+    board.batch(began, 20.0)
+    assert board.status.longest_pause_seconds == pause
+    assert board.status.tasks_at == (began + timedelta(seconds=finished[-1]) if finished else None)
+
+
+def test_tasks_that_finished_in_the_next_batch_are_its_own() -> None:
+    """The event of a batch's end comes when the next one may have begun."""
+    board, began = Board("s", 1), datetime.now(UTC)
+    board.tasks(0, 1)
+    board.tasks(1, 0)
+    board.batch(began - timedelta(seconds=20), 20.0)
+    board.batch(began, 0.0)
+    board.batch(began, 3600.0)
+    assert 3590 < (board.status.longest_pause_seconds or 0) < 3600
 
 
 def test_rows_are_counted_per_table() -> None:

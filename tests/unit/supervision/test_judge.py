@@ -294,7 +294,7 @@ observations = st.builds(
             last_event_at=moments,
             message=st.sampled_from(["ended", "Waiting for next trigger", "Processing new data"]),
             waits_for=st.sampled_from([None, "catalog", "schema_registry"]),
-            slowest_batch_seconds=st.none() | st.floats(0, 100),
+            longest_pause_seconds=st.none() | st.floats(0, 100),
             active_tasks=st.none() | small,
             tasks_at=moments,
         )

@@ -25,7 +25,7 @@ SPEC = load_platform().streams[STREAM].model_copy(update={"trigger_seconds": 10}
 WANTED = Wanted("running", 2, 5, launch_generation=2, intent_at=ago(9001), launched_at=ago(9000), first_commit_at=ago(8990), first_commit_batch=7)
 DRIVER = Driver(DriverState.RUNNING, fence=5, pid=10, started_at=ago(9000))
 STATUS = QueryStatus(
-    STREAM, 5, "q", "r", 9, "Waiting for next trigger", "running", None, ago(3), 0.4, 0, slowest_batch_seconds=2.0, active_tasks=0, tasks_at=ago(60)
+    STREAM, 5, "q", "r", 9, "Waiting for next trigger", "running", None, ago(3), 0.4, 0, longest_pause_seconds=2.0, active_tasks=0, tasks_at=ago(60)
 )
 CAUGHT_UP = Checkpoint("q", 9, 9, ago(3600), {"snapshot_id": 1}, ago(3601))
 IN_FLIGHT = replace(CAUGHT_UP, last_offset_batch=10, last_offset_at=ago(100), last_commit_at=ago(110))
@@ -62,10 +62,10 @@ def test_patience_leaves_time_to_find_a_hang_within_three_triggers_and_30_second
     assert found == timedelta(seconds=seconds) and found <= timedelta(seconds=3 * trigger + 15)
 
 
-def test_patience_follows_the_slowest_batch() -> None:
-    """A stream of slow batches gets more of it."""
+def test_patience_follows_the_longest_pause() -> None:
+    """A stream of slow tasks gets more of it."""
     assert patience(SPEC, None) == patience(SPEC, STATUS) == timedelta(seconds=45)
-    assert patience(SPEC, replace(STATUS, slowest_batch_seconds=100)) == timedelta(seconds=300)
+    assert patience(SPEC, replace(STATUS, longest_pause_seconds=100)) == timedelta(seconds=300)
 
 
 def test_the_first_row_after_an_idle_hour_is_no_hang() -> None:
@@ -91,9 +91,9 @@ def test_a_batch_whose_tasks_rise_is_not_hung(seconds: float) -> None:
     assert verdict(checkpoint=slow, status=replace(STATUS, tasks_at=ago(46)))[0] is Verdict.HUNG_PROCESSING
 
 
-def test_a_batch_five_triggers_long_is_left_alone_where_batches_are_long() -> None:
+def test_a_batch_five_triggers_long_is_left_alone_where_tasks_are_long() -> None:
     """The stream's own history is the measure."""
-    assert verdict(checkpoint=replace(IN_FLIGHT, last_offset_at=ago(50)), status=replace(STATUS, slowest_batch_seconds=20)) == (
+    assert verdict(checkpoint=replace(IN_FLIGHT, last_offset_at=ago(50)), status=replace(STATUS, longest_pause_seconds=20)) == (
         Verdict.PROGRESSING,
         Action.NONE,
     )
