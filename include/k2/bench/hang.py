@@ -2,9 +2,9 @@
 
 For each trigger the whole platform runs in a home of its own under the simulator's load. Each round hangs three streams
 at once: a frozen driver, a commit that is blocked in the database, a broker that is silent for one driver alone. Times
-are from a stream's own fault to the first verdict that says so. The rival is the promise: three triggers and thirty
-seconds. A round begins when every driver has warmed up: a batch may take three times as long as the slowest of late, and
-the first one of a driver is slow.
+are from when a stream stands still to the first verdict that says so. The rival is the promise: three triggers and thirty
+seconds. A round begins when every driver has warmed up: a batch may go without a finished task for three times as long as
+the longest of late, and a driver's first batch is slow.
 """
 
 from __future__ import annotations

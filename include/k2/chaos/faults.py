@@ -29,6 +29,8 @@ Injury = Callable[[Place, str], AbstractContextManager[str]]
 WATCHDOG_SECONDS = 60
 STALE_SECONDS = 60.0
 """How long a driver with an old fence may take to try a commit."""
+COMMIT_SECONDS = 120.0
+"""How long a driver may take to its next commit."""
 
 
 WATCHDOG = """
@@ -163,7 +165,10 @@ def _write_blocked(place: Place, stream: str) -> Iterator[str]:
     table = place.runtime.platform.streams[stream].writes[0]
     with closing(place.sql()) as connection:
         connection.execute("SELECT 1 FROM iceberg_tables WHERE table_name = %s FOR UPDATE", (table,))
-        yield f"the catalog's row of {table} is locked"
+        blocked = "SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        if not until(lambda: connection.execute(blocked).fetchone(), COMMIT_SECONDS):
+            raise NothingToHurt(f"no commit to {table} came within {COMMIT_SECONDS:.0f} s")
+        yield f"a commit waits for the catalog's row of {table}"
 
 
 def _proxied(mode: str, delay_seconds: float = 0.0) -> Injury:

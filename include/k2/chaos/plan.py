@@ -88,7 +88,7 @@ RULES: Mapping[Kind, Rule] = {
     Kind.DRIVER_FREEZE: Rule(Target.STREAM, HANG, lasts_seconds=180, until_found=True, waits=True, new_driver=True),
     Kind.DRIVER_ZOMBIE: Rule(Target.STREAM, HANG, new_driver=True),
     Kind.DOUBLE_START: Rule(Target.STREAM, HANG),
-    Kind.WRITE_BLOCKED: Rule(Target.SILVER, HANG, lasts_seconds=180, until_found=True, new_driver=True),
+    Kind.WRITE_BLOCKED: Rule(Target.SILVER, HANG, lasts_seconds=180, until_found=True, waits=True, new_driver=True),
     Kind.BROKER_HOLE: Rule(Target.PROXIED, HANG, lasts_seconds=180, until_found=True, waits=True, new_driver=True),
     Kind.BROKER_RESET: Rule(Target.PROXIED, HANG, lasts_seconds=10, waits=True),
     Kind.BROKER_SLOW: Rule(Target.PROXIED, HANG, lasts_seconds=15, weight=1, waits=True),
