@@ -29,7 +29,7 @@ A failing `watch` cannot: it pages. A failing `tell` can, while somebody looks a
 ## What to do next
 1. Read the log of `watch`. A stream that is UNKNOWN names what could not be read: PostgreSQL, Kafka, the host agent.
 2. `./k2 status` shows which process of the platform is down, `./k2 logs NAME` its log.
-3. A stream that is held after repeated deaths: read its driver's log (the table names it), fix the cause, then use
+3. A stream that is held after repeated deaths: read its driver's log (`./k2 logs STREAM --fence N`), fix the cause, then use
    `streams_control` with action `start`.
 4. Incidents that nobody was told of: check the connection `k2_slack` under Admin / Connections.
 """

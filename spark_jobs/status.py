@@ -43,6 +43,7 @@ class Board:
         )
         self._pauses: deque[float] = deque(maxlen=BATCHES)
         self._warm = False
+        self._waited = False
         self._completed_tasks: int | None = None
         self._rises: list[datetime] = []
         self._rows: Counter[str] = Counter()
@@ -57,6 +58,7 @@ class Board:
     def wait_for(self, dependency: str | None) -> None:
         """Say which dependency the driver waits for, or that it waits no longer."""
         with self._lock:
+            self._waited = self._waited or dependency is not None
             phase = self._status.phase
             if phase != "stopping":
                 phase = "waiting" if dependency else ("running" if self._status.query_id else "starting")
@@ -71,8 +73,10 @@ class Board:
             if not self._warm:
                 self._pauses.clear()  # a driver's first batch is slow because all is new to its JVM: it tells nothing of later ones
                 self._warm = self._status.batch_seconds is not None
-            self._pauses.append(max((after - before).total_seconds() for before, after in pairwise(signs)))
-            self._status = replace(self._status, batch_seconds=seconds, longest_pause_seconds=max(self._pauses))
+            if not self._waited:  # the pauses of a batch that waited for a dependency are not its own
+                self._pauses.append(max((after - before).total_seconds() for before, after in pairwise(signs)))
+            self._waited = self._status.waits_for is not None
+            self._status = replace(self._status, batch_seconds=seconds, longest_pause_seconds=max(self._pauses, default=None))
 
     def tasks(self, completed: int, active: int) -> None:
         """How many tasks Spark has completed, and how many it runs."""

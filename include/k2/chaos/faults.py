@@ -174,7 +174,8 @@ def _write_blocked(place: Place, stream: str) -> Iterator[str]:
 def _proxied(mode: str, delay_seconds: float = 0.0) -> Injury:
     @contextmanager
     def hurt(place: Place, stream: str) -> Iterator[str]:
-        place.between_batches(stream)
+        if not place.between_batches(stream):
+            raise NothingToHurt(f"{stream} committed no batch in time")
         place.proxy(stream, mode, delay_seconds)
         try:
             yield f"proxy: {mode}"

@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -348,13 +349,22 @@ def _now() -> datetime:
 def _last_word(path: Path) -> tuple[int | None, str, Failure | None]:
     """Exit code, message and failure that a driver left; (None, why, None) when it left nothing that can be read."""
     try:
-        said = json.loads(path.read_text())
+        said = _legible(json.loads(path.read_text()))
         failure = _FAILURE.validate_python(said["failure"]) if said.get("failure") else None
         return int(said["code"]), f"{said['class']}: {said['message']}", failure
     except FileNotFoundError:
         return None, "", None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return None, f"its exit.json cannot be read: {error}", None
+
+
+def _legible(value: Any) -> Any:
+    """The value with each character replaced that PostgreSQL or UTF-8 cannot hold: an exception may quote any value of a record."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {name: _legible(of) for name, of in value.items()}
+    return [_legible(of) for of in value] if isinstance(value, list) else value
 
 
 def _running_with(arguments: list[str]) -> ProcessId | None:

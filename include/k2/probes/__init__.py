@@ -3,6 +3,6 @@
 No probe raises, and none is believed alone: `k2.supervision` judges them together.
 """
 
-from k2.probes.observer import Observer, observe
+from k2.probes.observer import Observer
 
-__all__ = ["Observer", "observe"]
+__all__ = ["Observer"]

@@ -171,12 +171,6 @@ def compose(at: datetime, quick: Quick, progress: Mapping[str, Progress]) -> dic
     }
 
 
-def observe(runtime: Runtime, stream: str) -> Observation:
-    """One stream, once, with clients of its own."""
-    with Observer(runtime) as observer:
-        return observer.observe([stream])[stream]
-
-
 def _committed(checkpoint: Reading[Checkpoint]) -> dict[str, object] | None:
     """The committed position, where lag begins. Raises what made the checkpoint unreadable: then lag is unknown."""
     if checkpoint.value is None:

@@ -140,7 +140,7 @@ class QueryStatus:
     batch_seconds: float | None
     input_rows: int | None
     longest_pause_seconds: float | None = None
-    """The longest that one of its last hundred batches went without a finished task."""
+    """The longest that one of its last hundred batches went without a finished task; batches that waited for a dependency are left out."""
     active_tasks: int | None = None
     tasks_at: datetime | None = None
     """When the number of tasks that Spark completed was last seen to rise."""

@@ -32,11 +32,15 @@ def quiet_limit(spec: Stream) -> timedelta:
     return 3 * timedelta(seconds=spec.trigger_seconds * math.ceil(IDLE_EVENT_SECONDS / spec.trigger_seconds))
 
 
-def patience(spec: Stream, status: QueryStatus | None) -> timedelta:
-    """How long a planned batch may go without a finished task or its commit."""
+def patience(spec: Stream, status: QueryStatus | None, restart: Restart) -> timedelta:
+    """How long a planned batch may go without a finished task or its commit.
+
+    Long pauses of late earn it more, yet no more than a start has: one long pause must not hide a hang for hours.
+    """
     longest = (status.longest_pause_seconds or 0.0) if status else 0.0
+    earned = timedelta(seconds=min(3 * longest, restart.start_timeout_seconds))
     triggers = 3 * timedelta(seconds=spec.trigger_seconds)
-    return max(triggers, 3 * timedelta(seconds=longest), min(triggers + SPARE_PATIENCE, MOST_PATIENCE))
+    return max(triggers, earned, min(triggers + SPARE_PATIENCE, MOST_PATIENCE))
 
 
 def judge_running(conclude: Conclude, observation: Observation, spec: Stream, restart: Restart, now: datetime) -> Decision:
@@ -67,7 +71,7 @@ def judge_running(conclude: Conclude, observation: Observation, spec: Stream, re
     assert checkpoint is not None and head is not None
     if caught_up(checkpoint, head):
         return _idle(conclude, again, spec, checkpoint, status, observation, now)
-    return _behind(conclude, again, spec, wanted, checkpoint, head, status, observation, now)
+    return _behind(conclude, again, spec, restart, wanted, checkpoint, head, status, observation, now)
 
 
 ENDED = "ended"
@@ -156,6 +160,7 @@ def _behind(
     conclude: Conclude,
     again: _Restart,
     spec: Stream,
+    restart: Restart,
     wanted: Wanted,
     checkpoint: Checkpoint,
     head: Head,
@@ -165,7 +170,7 @@ def _behind(
 ) -> Decision:
     lag = "an unknown number of rows" if head.lag_rows is None else f"{head.lag_rows} rows"
     because = f"{lag} behind, last committed batch {checkpoint.last_commit_batch}, trigger {spec.trigger_seconds} s"
-    limit = patience(spec, status)
+    limit = patience(spec, status, restart)
     if checkpoint.in_flight and checkpoint.last_offset_at is not None:
         moved = max(moment for moment in (checkpoint.last_offset_at, answered_at(spec, wanted, now), status.tasks_at if status else None) if moment)
         if now - moved >= limit:
@@ -173,12 +178,14 @@ def _behind(
             if status is None:
                 return again(Verdict.HUNG_PROCESSING, f"{still}; its driver is frozen: {unusable(observation.status, now)}", quiet_limit(spec) / 3)
             where = "in tasks" if status.active_tasks else "in the driver's own code (planning, foreachBatch, commit)"
+            if status.waits_for is not None:
+                where = f"waiting for {status.waits_for}, which answers the watchdog"
             return again(Verdict.HUNG_PROCESSING, f"{still}; it hangs {where}: {status.message}")
         return conclude(Verdict.PROGRESSING, Action.NONE, because)
     committed_at = checkpoint.last_commit_at
     if status is None:
         if committed_at is not None and now - committed_at >= limit:
-            return again(Verdict.SUSPECT_DRIVER, f"{because}; its driver does not answer: {unusable(observation.status, now)}", quiet_limit(spec))
+            return again(Verdict.SUSPECT_DRIVER, f"{because}; its driver is frozen: {unusable(observation.status, now)}", quiet_limit(spec) / 3)
         return conclude(Verdict.PROGRESSING, Action.NONE, because)
     if status.last_event_at is not None and now - status.last_event_at >= quiet_limit(spec):
         where = "its trigger is dead" if status.message.startswith("Waiting for next trigger") else "it hangs at its source"

@@ -6,8 +6,8 @@ decides which one starts a stream.
 
 from k2.watchdog.acting import Done, act
 from k2.watchdog.certifying import Written, certify_due
-from k2.watchdog.judged import Look, examine
+from k2.watchdog.judged import Look, judge_all
 from k2.watchdog.looking import look, urgent
 from k2.watchdog.poll import Poll
 
-__all__ = ["Done", "Look", "Poll", "Written", "act", "certify_due", "examine", "look", "urgent"]
+__all__ = ["Done", "Look", "Poll", "Written", "act", "certify_due", "judge_all", "look", "urgent"]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from k2.checkpoints.reader import CheckpointUnreadable, first_commit_after, read_tail
 from k2.probes.reading import failed
-from k2.registry.observed import Decision, Observation, Reading, Verdict
+from k2.registry.observed import Action, Decision, Observation, Reading, Verdict
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
 from k2.supervision.conclude import past
 from k2.supervision.judge import judge
 from k2.supervision.order import arrange
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,18 @@ class Look:
 
 
 def examine(runtime: Runtime, observation: Observation, now: datetime) -> Look:
-    """Judge one observation, having looked for the first commit that the database does not know of yet."""
+    """Judge one observation. What cannot be judged is unknown: a mistake in judging one stream is not to stop the others' supervision."""
+    try:
+        return _examine(runtime, observation, now)
+    except Exception as error:
+        log.exception("%s cannot be judged", observation.stream)
+        fence = observation.wanted.value.fence if observation.wanted.value else 0
+        because = f"judging it failed, which is a mistake in k2: {type(error).__name__}: {error}"
+        return Look(observation, Decision(observation.stream, Verdict.UNKNOWN, Action.NONE, because, fence=fence))
+
+
+def _examine(runtime: Runtime, observation: Observation, now: datetime) -> Look:
+    """The same, having looked for the first commit that the database does not know of yet."""
     wanted, driver = observation.wanted.value, observation.driver.value
     found = False
     if wanted is not None and driver is not None and wanted.first_commit_at is None and driver.fence == wanted.fence and driver.started_at is not None:
@@ -40,6 +54,11 @@ def examine(runtime: Runtime, observation: Observation, now: datetime) -> Look:
             observation = replace(observation, checkpoint=failed(now, error))
     platform = runtime.platform
     return Look(observation, judge(platform.streams[observation.stream], observation, platform.restart, now), found)
+
+
+def judge_all(runtime: Runtime, observations: Iterable[Observation], now: datetime) -> list[Look]:
+    """Every stream judged, with what must wait for other streams held back."""
+    return in_order(runtime.platform, [examine(runtime, observation, now) for observation in observations], now)
 
 
 def in_order(platform: Platform, looks: Sequence[Look], now: datetime) -> list[Look]:

@@ -14,8 +14,8 @@ from k2.registry.runtime import Runtime
 from k2.state import database, incidents, verdicts, watchers
 from k2.supervision.verdicts import ACTS, HUNG
 from k2.watchdog import budgets
-from k2.watchdog.judged import Look, dated, examine, in_order
-from k2.watchdog.recording import record, silences
+from k2.watchdog.judged import Look, dated, judge_all
+from k2.watchdog.recording import record_looks, silences
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def urgent(runtime: Runtime) -> list[Look]:
         at = datetime.now(UTC)
         observations = compose(at, observer.quick(names), {name: not_read(at) for name in names})
         now = datetime.now(UTC)
-        looks = in_order(runtime.platform, [examine(runtime, observation, now) for observation in observations.values()], now)
+        looks = judge_all(runtime, observations.values(), now)
         return _recorded(observer, [found for found in looks if found.decision.action in ACTS and found.decision.verdict not in HUNG], now)
 
 
@@ -49,7 +49,7 @@ def look(runtime: Runtime) -> list[Look]:
     with Observer(runtime) as observer:
         observations = observer.observe()
         now = datetime.now(UTC)
-        looks = in_order(runtime.platform, [examine(runtime, observation, now) for observation in observations.values()], now)
+        looks = judge_all(runtime, observations.values(), now)
         looks = _recorded(observer, looks, now)
         try:
             observer.state.ask(mind_the_poll)
@@ -94,7 +94,7 @@ def _recorded(observer: Observer, looks: list[Look], now: datetime) -> list[Look
     try:
         known = observer.state.ask(verdicts.dead_since)
         looks = [dated(found, known) for found in looks]
-        observer.state.ask(lambda connection: record(connection, observer.runtime, looks, now))
+        record_looks(observer.state, observer.runtime, looks, now)
     except database.StateUnavailable as error:
         log.error("the verdicts could not be recorded: %s", error)
     return looks

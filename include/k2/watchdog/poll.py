@@ -20,7 +20,7 @@ from k2.supervision.edges import Mark, edges, rest
 from k2.watchdog.judged import Look, dated, examine, in_order
 from k2.watchdog.looking import not_read
 from k2.watchdog.memory import MemoryWatch
-from k2.watchdog.recording import record, silence
+from k2.watchdog.recording import record_looks, silence
 from k2.watchdog.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class Poll:
         beat = self._heart is None or silent != self._heart[1] or monotonic - self._heart[0] >= HEARTBEAT_SECONDS
         try:
             if told:
-                self._quick.state.ask(lambda connection: record(connection, self._runtime, told, now))
+                record_looks(self._quick.state, self._runtime, told, now)
             if beat:
                 self._quick.state.ask(lambda connection: watchers.looked(connection, "poll", silent))
         except (database.StateUnavailable, psycopg.Error) as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg
+
+from k2.probes.state import StateProbe
 from k2.registry.observed import Action, Checkpoint, Decision, Driver, DriverState, ExitCode, Observation, Reading, Verdict, Wanted
 from k2.registry.platform import Platform
 from k2.registry.runtime import Runtime
@@ -20,6 +24,8 @@ from k2.supervision.policy import forgivable
 from k2.supervision.verdicts import HEALTHY, HELD, in_trouble
 from k2.watchdog import down, outages
 from k2.watchdog.judged import Look
+
+log = logging.getLogger(__name__)
 
 TOLD = {
     Verdict.DEAD: ("ticket", "died"),
@@ -47,6 +53,22 @@ BLIND_ADVICE = "What to do: ./k2 status shows which process is down, ./k2 explai
 NAMES = {KAFKA: "Kafka", SCHEMA_REGISTRY: "The schema registry", CATALOG: "The catalog's database"}
 DEPENDENCY_SEVERITY = {SCHEMA_REGISTRY: "ticket"}
 """How loud people are told that a dependency is away; of any other it is a page."""
+
+
+def record_looks(state: StateProbe, runtime: Runtime, looks: Sequence[Look], now: datetime) -> None:
+    """Record the looks together; where the database refuses that, each alone: one that cannot be written keeps no other from it.
+
+    Raises database.StateUnavailable.
+    """
+    try:
+        state.ask(lambda connection: record(connection, runtime, looks, now))
+    except psycopg.Error as error:
+        log.error("the looks could not be recorded together, each is tried alone: %s", error)
+        for found in looks:
+            try:
+                state.ask(lambda connection, found=found: record(connection, runtime, [found], now))  # type: ignore[misc]
+            except psycopg.Error as reason:
+                log.error("what was seen of %s could not be recorded: %s", found.decision.stream, reason)
 
 
 def record(connection: Connection, runtime: Runtime, looks: Sequence[Look], now: datetime) -> None:

@@ -17,7 +17,7 @@ from k2.checkpoints.entries import entries
 from k2.checkpoints.quarantine import quarantine_of
 from k2.registry.observed import Action, Verdict
 from k2.registry.wishes import Wish
-from k2.state import audit, database, skips, streams
+from k2.state import audit, database, skips, streams, verdicts
 from k2.supervision import policy
 from k2.supervision.verdicts import HEALTHY
 from k2.watchdog import acting
@@ -156,6 +156,22 @@ def test_a_driver_with_a_mistake_in_its_configuration_is_left_down(watched: Watc
     assert "no such table" in detail and "What to do: correct what it names" in detail
     assert watched.watch() == {}
     watched.want("running")
+    assert watched.watch()[STREAM].fence == 2
+
+
+def test_last_words_that_no_database_can_hold_stop_no_restart(watched: Watched) -> None:
+    """An exception quotes a record: a NUL or half a surrogate pair is replaced, the death is written and the stream started again."""
+    watched.up()
+    exit_file = watched.runtime.driver_dir(STREAM, 1) / "exit.json"
+    watched.home.kill_agent()
+    said = {"code": 70, "class": "query_failed", "message": "bad value 'a\0b\ud800'", "failure": {"fingerprint": "f\0", "batch": 1}}
+    exit_file.write_text(json.dumps(said))
+    os.kill(json.loads((exit_file.parent / "record.json").read_text())["pid"], signal.SIGKILL)
+    watched.home.start_agent()
+    found = watched.look()[STREAM]
+    assert found.verdict is Verdict.DEAD and "bad value 'a\N{REPLACEMENT CHARACTER}b?'" in found.because
+    with database.connect(watched.runtime, "reader") as connection:
+        assert verdicts.recorded(connection)[STREAM].because == found.because
     assert watched.watch()[STREAM].fence == 2
 
 

@@ -79,6 +79,23 @@ def test_a_long_batch_whose_tasks_finish_has_short_pauses(finished: list[int], p
     assert board.status.tasks_at == (began + timedelta(seconds=finished[-1]) if finished else None)
 
 
+def test_a_batch_that_waited_for_a_dependency_earns_no_patience() -> None:
+    """An outage of an hour must not hide the hangs of the next hundred batches."""
+    board, began = Board("s", 1), datetime.now(UTC)
+    for _ in range(2):
+        board.batch(began, 2.0)
+    board.wait_for("schema_registry")
+    board.wait_for(None)
+    board.batch(began, 3600.0)
+    assert (board.status.batch_seconds, board.status.longest_pause_seconds) == (3600.0, 2.0)
+    board.batch(began, 5.0)
+    assert board.status.longest_pause_seconds == 5.0, "the next batch counts again"
+    board.wait_for("schema_registry")
+    board.batch(began, 4.0)
+    board.batch(began, 60.0)
+    assert board.status.longest_pause_seconds == 5.0, "it still waits"
+
+
 def test_tasks_that_finished_in_the_next_batch_are_its_own() -> None:
     """The event of a batch's end comes when the next one may have begun."""
     board, began = Board("s", 1), datetime.now(UTC)

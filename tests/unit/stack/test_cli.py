@@ -132,6 +132,19 @@ def test_the_newest_driver_log_of_a_stream_is_found(tmp_path: Path) -> None:
     assert logs.find_log(tmp_path, "kafka") == tmp_path / "kafka.log"
 
 
+def test_the_log_of_a_driver_that_died_is_found_by_its_fence(tmp_path: Path) -> None:
+    """One that is not kept is refused with those that are."""
+    for fence in (1, 2, 10):
+        path = tmp_path / "drivers" / "bronze_kraken" / f"{fence:06}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert logs.driver_log(tmp_path, "bronze_kraken", 2).name == "000002.log"
+    with pytest.raises(K2Error, match="fence 3: kept are those of 1, 2, 10"):
+        logs.driver_log(tmp_path, "bronze_kraken", 3)
+    with pytest.raises(K2Error, match="none is kept"):
+        logs.driver_log(tmp_path, "../bronze_krakem", 1)
+
+
 @pytest.mark.parametrize("name", ["kafak", "../secrets/postgres_admin"])
 def test_an_unknown_log_lists_the_known_ones(tmp_path: Path, name: str) -> None:
     """A name is a name, never a path."""

@@ -58,14 +58,16 @@ def test_the_quiet_limit_follows_the_trigger(trigger: int, seconds: int) -> None
 @pytest.mark.parametrize(("trigger", "seconds"), [(1, 18), (5, 30), (10, 45), (15, 45), (20, 60), (30, 90)])
 def test_patience_leaves_time_to_find_a_hang_within_three_triggers_and_30_seconds(trigger: int, seconds: int) -> None:
     """A batch is planned up to one trigger after the cause, and seen by a reading some seconds after its time is up."""
-    found = patience(SPEC.model_copy(update={"trigger_seconds": trigger}), STATUS)
+    found = patience(SPEC.model_copy(update={"trigger_seconds": trigger}), STATUS, RESTART)
     assert found == timedelta(seconds=seconds) and found <= timedelta(seconds=3 * trigger + 15)
 
 
 def test_patience_follows_the_longest_pause() -> None:
-    """A stream of slow tasks gets more of it."""
-    assert patience(SPEC, None) == patience(SPEC, STATUS) == timedelta(seconds=45)
-    assert patience(SPEC, replace(STATUS, longest_pause_seconds=100)) == timedelta(seconds=300)
+    """A stream of slow tasks gets more of it, and no more than a start has: a stall that it survived must not hide the next."""
+    assert patience(SPEC, None, RESTART) == patience(SPEC, STATUS, RESTART) == timedelta(seconds=45)
+    assert patience(SPEC, replace(STATUS, longest_pause_seconds=40), RESTART) == timedelta(seconds=120)
+    assert patience(SPEC, replace(STATUS, longest_pause_seconds=1200), RESTART) == timedelta(seconds=RESTART.start_timeout_seconds)
+    assert patience(SPEC.model_copy(update={"trigger_seconds": 90}), replace(STATUS, longest_pause_seconds=1200), RESTART) == timedelta(seconds=270)
 
 
 def test_the_first_row_after_an_idle_hour_is_no_hang() -> None:
@@ -139,6 +141,7 @@ def test_a_frozen_driver_that_is_behind() -> None:
     assert "frozen" in found.because
     assert verdict(checkpoint=IN_FLIGHT, status=SILENT, wanted=standing(Verdict.HUNG_PROCESSING, 10)) == (Verdict.HUNG_PROCESSING, Action.START)
     assert verdict(status=SILENT) == (Verdict.SUSPECT_DRIVER, Action.WAIT)
+    assert verdict(status=SILENT, wanted=standing(Verdict.SUSPECT_DRIVER, 12)) == (Verdict.SUSPECT_DRIVER, Action.START)
     assert verdict(status=SILENT, checkpoint=replace(CAUGHT_UP, last_commit_at=ago(5))) == (Verdict.PROGRESSING, Action.NONE)
 
 
@@ -147,7 +150,8 @@ def test_waiting_for_a_dependency_holds() -> None:
     waiting = replace(STATUS, waits_for="schema_registry", phase="waiting")
     down = Reading[bool](ago(0.1), error="ConnectError: refused")
     assert verdict(status=waiting, checkpoint=IN_FLIGHT, registry=down) == (Verdict.WAITING_DEPENDENCY, Action.NONE)
-    assert verdict(status=waiting, checkpoint=IN_FLIGHT, registry=True)[0] is Verdict.HUNG_PROCESSING
+    alone = decide(status=waiting, checkpoint=IN_FLIGHT, registry=True)
+    assert alone.verdict is Verdict.HUNG_PROCESSING and "waiting for schema_registry, which answers the watchdog" in alone.because
     assert verdict(status=replace(STATUS, waits_for="catalog"), checkpoint=IN_FLIGHT)[0] is Verdict.HUNG_PROCESSING
 
 

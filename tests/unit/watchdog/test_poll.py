@@ -21,7 +21,9 @@ from k2.probes.observer import Progress, Quick
 from k2.registry.observed import Action, Driver, QueryStatus, Reading, Verdict
 from k2.registry.platform import load_platform
 from k2.state.database import StateUnavailable
+from k2.watchdog import judged as judged_module
 from k2.watchdog import poll as poll_module
+from k2.watchdog import recording
 
 from .readings import CHECKPOINT, DEAD, DRIVER, HEAD, WANTED, A, B
 
@@ -29,6 +31,9 @@ from .readings import CHECKPOINT, DEAD, DRIVER, HEAD, WANTED, A, B
 def word(fence: int, at: datetime) -> QueryStatus:
     """Of a driver that is well."""
     return QueryStatus("-", fence, "q", "r", 3, "Waiting for data to arrive", "running", None, at, 0.4, 0)
+
+
+JUDGE = judged_module.judge
 
 
 class Clocks:
@@ -67,6 +72,7 @@ class World:
         self.written: list[Any] = []
         self.state = SimpleNamespace(ask=self.ask)
         self.away: Exception | None = None
+        self.refused: str | None = None
         self.slow = threading.Event()
         self.slow.set()
         self.thread: ThreadPoolExecutor | None = None
@@ -109,6 +115,12 @@ class World:
         words = {name: self.reading("no word" if found.value is None else word(found.value.fence, event)) for name, found in newest.items()}
         return {name: Progress(words[name], self.reading(CHECKPOINT), self.reading(self.head)) for name in newest}
 
+    def write(self, looks: Iterable[Any]) -> None:
+        seen = {found.decision.stream: found.decision.verdict for found in looks}
+        if self.refused in seen:
+            raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        self.written.append(seen)
+
     def ask(self, question: Callable[[Any], Any]) -> Any:
         if self.away:
             raise self.away
@@ -126,7 +138,7 @@ def following(world: World) -> Any:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(poll_module, "MemoryWatch", lambda *_: SimpleNamespace(look=lambda *_: None))
-    monkeypatch.setattr(poll_module, "record", lambda world, runtime, looks, at: world.written.append({f.decision.stream: f.decision.verdict for f in looks}))
+    monkeypatch.setattr(recording, "record", lambda world, runtime, looks, at: world.write(looks))
     monkeypatch.setattr(poll_module.watchers, "looked", lambda world, who, detail: world.written.append((who, detail)))
     return made
 
@@ -203,6 +215,34 @@ def test_a_poll_that_cannot_write_goes_on(poll: watchdog.Poll, world: World, err
     fire(poll)
     world.drivers[A] = DEAD
     assert fire(poll) == [(A, Verdict.DEAD, Action.START)]
+
+
+def test_a_look_that_cannot_be_written_keeps_no_other_from_it(poll: watchdog.Poll, world: World) -> None:
+    """What the database refuses of one stream is left out; the other's death is written, and the poll says that it lives."""
+    fire(poll)
+    world.refused, world.drivers[B] = A, DEAD
+    world.drivers[A] = DEAD
+    world.written.clear()
+    assert sorted(fire(poll)) == [(A, Verdict.DEAD, Action.START), (B, Verdict.DEAD, Action.START)]
+    assert {B: Verdict.DEAD} in world.written and not any(A in seen for seen in world.written if isinstance(seen, dict))
+    world.clocks.passed += poll_module.HEARTBEAT_SECONDS
+    fire(poll)
+    assert ("poll", "") in world.written
+
+
+def test_a_stream_that_cannot_be_judged_is_unknown_and_the_other_is_judged(poll: watchdog.Poll, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in judging is told as what cannot be known, of that stream alone."""
+    fire(poll)
+
+    def judge(spec: Any, observation: Any, restart: Any, now: datetime) -> Any:
+        if observation.stream == A:
+            raise ZeroDivisionError("division by zero")
+        return JUDGE(spec, observation, restart, now)
+
+    monkeypatch.setattr(judged_module, "judge", judge)
+    world.drivers[B] = DEAD
+    assert fire(poll) == [(B, Verdict.DEAD, Action.START)]
+    assert {A: Verdict.UNKNOWN, B: Verdict.DEAD}.items() <= {k: v for seen in world.written if isinstance(seen, dict) for k, v in seen.items()}.items()
 
 
 def test_the_wait_is_the_agents(poll: watchdog.Poll, world: World) -> None:

@@ -26,15 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from k2.probes.observer import observe
+    from k2.probes import Observer
     from k2.stack.chosen import chosen
     from k2.stack.progress import console
     from k2.supervision.verdicts import CALM
-    from k2.watchdog import examine
+    from k2.watchdog import judge_all
 
     runtime, (stream,) = chosen(args.stream)
+    with Observer(runtime) as observer:
+        observations = observer.observe()  # of all: a start may have to wait for another stream
     now = datetime.now(UTC)
-    found = examine(runtime, observe(runtime, stream), now)
+    (found,) = [look for look in judge_all(runtime, observations.values(), now) if look.decision.stream == stream]
     console().print(render(found.observation, found.decision, now))
     console().print(_certificate(runtime, stream), markup=False)
     return 0 if found.decision.verdict in CALM else 1
