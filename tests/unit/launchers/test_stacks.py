@@ -46,6 +46,32 @@ def test_the_query_and_what_it_called() -> None:
     ]
 
 
+TASK = """
+"Executor task launch worker-1" #80 daemon prio=5 os_prio=0 tid=0x8 nid=0x9 waiting on condition  [0xa]
+   java.lang.Thread.State: TIMED_WAITING (parking)
+	at jdk.internal.misc.Unsafe.park(java.base@17.0.19/Native Method)
+
+"Executor task launch worker for task 0.0 in stage 7.0 (TID 12)" #81 daemon prio=5 os_prio=0 tid=0x8 nid=0x9 runnable  [0xa]
+   java.lang.Thread.State: RUNNABLE
+	at sun.nio.ch.EPoll.wait(java.base@17.0.19/Native Method)
+	at org.apache.kafka.common.network.Selector.poll(Selector.java:451)
+	at org.apache.spark.sql.kafka010.consumer.InternalKafkaConsumer.poll(KafkaDataConsumer.scala:69)
+
+"Executor task launch worker for task 1.0 in stage 7.0 (TID 13)" #82 daemon prio=5 os_prio=0 tid=0x8 nid=0x9 runnable  [0xa]
+   java.lang.Thread.State: RUNNABLE
+	at org.apache.other(Other.java:1)
+"""
+
+
+def test_a_batch_that_hangs_in_its_tasks() -> None:
+    """The query's thread only waits for them, so one of those that run is told; workers without a task are not."""
+    assert where(JAVA + TASK).splitlines()[3:] == [
+        "The first of 2 running tasks (RUNNABLE):",
+        "  org.apache.kafka.common.network.Selector.poll(Selector.java:451)",
+        "  org.apache.spark.sql.kafka010.consumer.InternalKafkaConsumer.poll(KafkaDataConsumer.scala:69)",
+    ]
+
+
 def test_a_process_that_prints_nothing_or_something_else() -> None:
     """A frozen driver, a driver without a query, and half a dump say as much as they have."""
     assert where("") == where(PYTHON.partition("Current")[2]) == ""
