@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from k2.registry.observed import Head
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer
+
+T = TypeVar("T")
 
 ANSWER_SECONDS = 5.0
 RECORDS_SECONDS = 2.0
@@ -30,7 +32,7 @@ class KafkaAway(KafkaSilent):
 
 
 class KafkaHeads:
-    """One consumer, kept; it joins no group and commits nothing."""
+    """One consumer, kept for as long as the broker answers it; it joins no group and commits nothing."""
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
@@ -117,24 +119,30 @@ class KafkaHeads:
             consumer.unassign()
         return found
 
-    def _partitions(self, topic: str) -> list[int]:
+    def _ask(self, question: Callable[[Consumer], T]) -> T:
+        """The answer to a question. Raises KafkaAway when there is none in time.
+
+        The next question has a client of its own then: after a broker was frozen, one was seen that never connected again.
+        """
         from confluent_kafka import KafkaException
 
         try:
-            described = self._consumer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
+            return question(self._consumer)
         except KafkaException as error:
+            self.close()
             raise KafkaAway(f"Kafka at {self._bootstrap} did not answer: {error}") from error
+
+    def _partitions(self, topic: str) -> list[int]:
+        described = self._ask(lambda consumer: consumer.list_topics(topic, timeout=ANSWER_SECONDS)).topics[topic]
         if described.error is not None:
             raise KafkaSilent(f"topic {topic}: {described.error}")
         return sorted(described.partitions)
 
     def _offsets(self, wanted: list[tuple[str, int, int]]) -> Positions:
-        from confluent_kafka import KafkaException, TopicPartition
+        from confluent_kafka import TopicPartition
 
-        try:
-            answers = self._consumer.offsets_for_times([TopicPartition(*w) for w in wanted], timeout=ANSWER_SECONDS)
-        except KafkaException as error:
-            raise KafkaAway(f"Kafka at {self._bootstrap} did not answer: {error}") from error
+        places = [TopicPartition(*place) for place in wanted]
+        answers = self._ask(lambda consumer: consumer.offsets_for_times(places, timeout=ANSWER_SECONDS))
         found: Positions = {}
         for answer in answers:
             if answer.error is not None or answer.offset < 0:

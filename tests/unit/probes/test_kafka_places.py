@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from k2.probes import kafka
-from k2.probes.kafka import KafkaHeads, KafkaSilent
+from k2.probes.kafka import KafkaAway, KafkaHeads, KafkaSilent
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)
 
@@ -55,3 +55,25 @@ def test_another_record_than_the_one_that_was_asked_for_is_left_out(monkeypatch:
     heads = KafkaHeads("nowhere")
     monkeypatch.setattr(heads, "_next", lambda positions: {("t", 0): (5, AT), ("t", 1): (8, AT)})
     assert heads.timestamps({"t": {"0": 5, "1": 7}}) == {"t": {"0": AT}}
+
+
+class Wedged:
+    """A client that has lost its broker and never connects again."""
+
+    closed = False
+
+    def list_topics(self, *_: object, timeout: float) -> object:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT, "Failed to get metadata"))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_client_that_got_no_answer_is_replaced(heads: KafkaHeads) -> None:
+    """A broker that is back is seen to be, however the client that lost it fares."""
+    before = heads.ends(["t"])
+    heads.close()
+    wedged = heads._kept = Wedged()  # type: ignore[assignment]
+    with pytest.raises(KafkaAway, match="did not answer"):
+        heads.ends(["t"])
+    assert wedged.closed and heads.ends(["t"]) == before
