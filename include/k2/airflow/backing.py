@@ -10,8 +10,10 @@ from k2.airflow.pruning import locked
 from k2.airflow.reports import Written
 from k2.checkpoints import backup
 from k2.checkpoints.entries import Refused, entries
+from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.registry.runtime import Runtime
 from k2.state.locks import Locked
+from k2.state.streams import wanted
 from k2.supervision.wishes import select
 
 
@@ -36,10 +38,12 @@ def back_up(runtime: Runtime, stream: str, *, who: str, why: str) -> dict[str, A
     if (path / "state").is_dir():
         return nothing | {"why": "it has state, which only a copy of a stopped stream would hold whole"}
     try:
-        with locked(runtime, path.name):
+        with locked(runtime, path.name) as connection:
+            if wanted(connection, stream).known_batch is None and read_tail(path).last_commit_batch is None:
+                return nothing | {"why": "it has not committed yet"}
             keep = runtime.platform.checkpoints.backups
             made = backup.back_up(path, runtime.checkpoints, who=who, why=why, at=now, keep=keep, about={"stream": stream})
-    except (Refused, Locked) as error:
+    except (Refused, Locked, CheckpointUnreadable) as error:
         raise BackupFailed(f"{stream}: {error}") from error
     assert made.manifest is not None
     kept = len(entries(backup.backups_of(runtime.checkpoints, path.name)))

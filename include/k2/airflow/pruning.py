@@ -24,7 +24,7 @@ from k2.health.report import Change
 from k2.launchers import retiring
 from k2.registry.runtime import Runtime
 from k2.state import incidents, sizes
-from k2.state.database import connect
+from k2.state.database import Connection, connect
 from k2.state.locks import lock_checkpoint
 
 log = logging.getLogger(__name__)
@@ -94,11 +94,11 @@ def take_away(runtime: Runtime, planned: dict[str, Any], *, who: str, approved: 
 
 
 @contextmanager
-def locked(runtime: Runtime, folder: str) -> Iterator[None]:
-    """Hold the lock of a checkpoint. Raises locks.Locked, database.StateUnavailable."""
+def locked(runtime: Runtime, folder: str) -> Iterator[Connection]:
+    """A transaction that holds the lock of a checkpoint. Raises locks.Locked, database.StateUnavailable."""
     with connect(runtime, "control") as connection:
         lock_checkpoint(connection, folder)
-        yield
+        yield connection
 
 
 def purge(runtime: Runtime, now: datetime, *, dry_run: bool) -> list[str]:

@@ -11,6 +11,7 @@ from k2.checkpoints.backup import backups_of
 from k2.checkpoints.entries import entries
 from k2.checkpoints.reader import read_tail
 from k2.state import database
+from k2.state.streams import know
 
 STREAM, FOLDER = "bronze_binance", "bronze-binance"
 
@@ -38,7 +39,7 @@ def test_every_stream_has_a_backup_and_the_newest_few_are_kept(watched: Watched)
 
 
 def test_what_has_none_says_why(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never started and with state: nothing to do. Nothing committed, or held by another action: failed, and told so by the report."""
+    """Never started, nothing committed yet, or with state: nothing to do. Its commits gone, or held by another action: failed, and told so by the report."""
     assert backing.back_up(watched.runtime, STREAM, who="ann", why="by hand")["why"] == "it was never started"
     watched.commit(STREAM, 0)
     checkpoint = watched.runtime.checkpoint(STREAM)
@@ -47,6 +48,9 @@ def test_what_has_none_says_why(watched: Watched, monkeypatch: pytest.MonkeyPatc
     assert "it has state" in stateful["why"]
     (checkpoint / "state").rmdir()
     (checkpoint / "commits" / "0").unlink()
+    assert backing.back_up(watched.runtime, STREAM, who="ann", why="by hand")["why"] == "it has not committed yet"
+    with database.connect(watched.runtime, "control") as connection:
+        know(connection, {STREAM: ("q", 0, 0)})
     with pytest.raises(backing.BackupFailed, match=f"{STREAM}: .* has no batch committed"):
         backing.back_up(watched.runtime, STREAM, who="ann", why="by hand")
     watched.commit(STREAM, 0)
