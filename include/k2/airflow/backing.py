@@ -12,6 +12,7 @@ from k2.checkpoints import backup
 from k2.checkpoints.entries import Refused, entries
 from k2.checkpoints.reader import CheckpointUnreadable, read_tail
 from k2.registry.runtime import Runtime
+from k2.state import retired
 from k2.state.locks import Locked
 from k2.state.streams import wanted
 from k2.supervision.wishes import select
@@ -33,14 +34,14 @@ def back_up(runtime: Runtime, stream: str, *, who: str, why: str) -> dict[str, A
     """
     path, now = runtime.checkpoint(stream), datetime.now(UTC)
     nothing = {"stream": stream, "entry": None, "committed": None, "files": 0, "bytes": 0, "kept": 0}
-    if not path.exists():
-        return nothing | {"why": "it was never started"}
     if (path / "state").is_dir():
         return nothing | {"why": "it has state, which only a copy of a stopped stream would hold whole"}
     try:
         with locked(runtime, path.name) as connection:
+            if tombstone := retired.of(connection, path.name):
+                return nothing | {"why": str(tombstone)}
             if wanted(connection, stream).known_batch is None and read_tail(path).last_commit_batch is None:
-                return nothing | {"why": "it has not committed yet"}
+                return nothing | {"why": "it has not committed yet" if path.exists() else "it was never started"}
             keep = runtime.platform.checkpoints.backups
             made = backup.back_up(path, runtime.checkpoints, who=who, why=why, at=now, keep=keep, about={"stream": stream})
     except (Refused, Locked, CheckpointUnreadable) as error:

@@ -93,6 +93,8 @@ class Surroundings:
     earlier: tuple[datetime, int] | None = None
     """Its bytes at an earlier time."""
     limit_mb: float | None = None
+    retired: str | None = None
+    """That it is retired, when and by whom."""
     unread: tuple[str, ...] = ()
 
 
@@ -139,6 +141,18 @@ def diagnose(patient: Patient) -> list[Finding]:
     checks = (_readable,) if patient.facts.unread else CHECKS
     found = [finding for check in checks for finding in check(patient)]
     return sorted(found, key=lambda finding: finding.health.rank, reverse=True)
+
+
+def missing(around: Surroundings) -> list[Finding]:
+    """What is wrong where no checkpoint lies: nothing if its stream was never started, or if it is retired."""
+    if around.retired:
+        return []
+    if around.rewound or around.loss is not None:
+        evidence = f"it is gone: {around.rewound or (around.loss.sentence if around.loss else '')}"
+        held = "its stream, if it is wanted running, is held as REWIND and not started"
+        return [Finding(Health.DAMAGED, evidence, held, "put it back, or use streams_control with rebuild or adopt", told=True)]
+    unknown = "whether it should be there cannot be told"
+    return [Finding(Health.UNKNOWN, why, unknown, "bring that back, then examine it again", told=True) for why in around.unread]
 
 
 def health(findings: Sequence[Finding]) -> Health:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from k2.checkpoints import contents
-from k2.checkpoints.doctor import Finding, Health, Patient, Surroundings, Texts, diagnose, health, left_before
+from k2.checkpoints.doctor import Finding, Health, Patient, Surroundings, Texts, diagnose, health, left_before, missing
 from k2.checkpoints.names import METADATA, SINK_LOG, is_being_written, printable
 from k2.checkpoints.scan import Facts, Found, scan
 
@@ -48,6 +48,15 @@ class Examination:
     """What was left by a crash is older than this moment, in seconds since 1970."""
     growth_per_day: float | None = None
     """Bytes."""
+    retired: str | None = None
+    """Of one that is not there: that it is retired, when and by whom."""
+
+    @property
+    def absence(self) -> str:
+        """Of one that is not there, why."""
+        if self.health is Health.UNKNOWN:
+            return "not there"
+        return "gone" if self.findings else "retired" if self.retired else "never started"
 
     def as_dict(self) -> dict[str, Any]:
         plain = asdict(self) | {"health": str(self.health), "committed_at": self.committed_at.isoformat() if self.committed_at else None}
@@ -55,9 +64,10 @@ class Examination:
 
 
 def examine(path: Path, around: Surroundings, now: datetime, found: Found = lambda file, of: None) -> Examination:
-    """Examine the checkpoint at `path`; one that does not exist was never started. Raises NotACheckpoint."""
+    """Examine the checkpoint at `path`, or what it means that there is none. Raises NotACheckpoint."""
     if not path.is_symlink() and not path.exists():
-        return Examination(printable(path.name), around.stream, exists=False, health=Health.HEALTHY)
+        findings = tuple(missing(around))
+        return Examination(printable(path.name), around.stream, exists=False, health=health(findings), findings=findings, retired=around.retired)
     seen = _look(path, around, now, found)
     if seen.health is Health.DAMAGED:
         time.sleep(LOOK_AGAIN_SECONDS)

@@ -19,7 +19,7 @@ def markdown(examinations: Sequence[Examination]) -> str:
     ]
     for e in examinations:
         if not e.exists:
-            lines.append(f"| {e.folder} | {e.stream} | never started | – | – | – | – | – | – | – |")
+            lines.append(f"| {e.folder} | {e.stream} | {e.absence} | – | – | – | – | – | – | – |")
             continue
         at = e.committed_at.strftime("%Y-%m-%d %H:%M:%S") if e.committed_at else "–"
         progress = f"{_or_dash(e.planned)} / {_or_dash(e.committed)}"

@@ -21,7 +21,7 @@ from k2.probes.state import StateProbe
 from k2.registry.history import NO_SNAPSHOT
 from k2.registry.observed import Checkpoint, Wanted
 from k2.registry.runtime import Runtime
-from k2.state import sizes
+from k2.state import retired, sizes
 from k2.state.database import StateUnavailable
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def read(runtime: Runtime, names: list[str], now: datetime) -> dict[str, Surroun
         try:
             earlier = state.ask(lambda connection: sizes.earlier(connection, now))
             wanted = state.wanted(preflights)
+            tombstones = state.ask(retired.all_of)
             locations = state.metadata_locations(runtime.platform.tables)
         except StateUnavailable as error:
             why = str(error).splitlines()[0]
@@ -73,6 +74,7 @@ def read(runtime: Runtime, names: list[str], now: datetime) -> dict[str, Surroun
         found = {}
         for folder in names:
             around: dict[str, Any] = {"stream": claims.get(folder), "earlier": earlier.get(folder), "limit_mb": limit}
+            around["retired"] = str(tombstones[folder]) if folder in tombstones else None
             if stream := claims.get(folder):
                 around |= _of_stream(runtime, state, stream, preflights[stream], wanted[stream].value, wanted[stream].error)
             else:

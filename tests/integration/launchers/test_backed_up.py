@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from k2.airflow import backing
 from k2.checkpoints.backup import backups_of
 from k2.checkpoints.entries import entries
 from k2.checkpoints.reader import read_tail
-from k2.state import database
+from k2.state import database, retired
 from k2.state.streams import know
 
 STREAM, FOLDER = "bronze_binance", "bronze-binance"
@@ -53,6 +54,14 @@ def test_what_has_none_says_why(watched: Watched, monkeypatch: pytest.MonkeyPatc
         know(connection, {STREAM: ("q", 0, 0)})
     with pytest.raises(backing.BackupFailed, match=f"{STREAM}: .* has no batch committed"):
         backing.back_up(watched.runtime, STREAM, who="ann", why="by hand")
+    shutil.rmtree(checkpoint)
+    with pytest.raises(backing.BackupFailed, match="No such file or directory"):
+        backing.back_up(watched.runtime, STREAM, who="ann", why="by hand")
+    with database.connect(watched.runtime, "control") as connection:
+        retired.begin(connection, checkpoint.name, who="ann", reason="moved away")
+    assert "is retired" in backing.back_up(watched.runtime, STREAM, who="ann", why="by hand")["why"]
+    with database.connect(watched.runtime, "control") as connection:
+        retired.forget(connection, checkpoint.name)
     watched.commit(STREAM, 0)
     monkeypatch.setattr("k2.state.locks.WAIT_MS", 200)
     with database.connect(watched.runtime, "control") as connection:

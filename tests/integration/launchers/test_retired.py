@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from k2.airflow import control
-from k2.checkpoints import backup, quarantine
+from k2.checkpoints import backup, quarantine, survey
+from k2.checkpoints.doctor import Health
 from k2.checkpoints.entries import CHECKPOINT, Entry, Refused, describe, entries, new_entry, recover
 from k2.checkpoints.manifest import LIST, Kind, Why
 from k2.launchers import retention, retiring
@@ -99,6 +100,8 @@ def test_a_checkpoint_is_retired_and_comes_back(watched: Watched) -> None:
         row = audit.recent(connection, STREAM)[0]
     assert (row["action"], row["outcome"], row["approved_by"], row["request"]) == ("retire", "done", "bob", "run")
     assert entry.folder.name in row["after"]["because"]
+    (examined,) = survey.examine_all(watched.runtime, datetime.now(UTC), [FOLDER])
+    assert (examined.absence, examined.retired) == ("retired", str(stone)), "which is no damage"
 
     for wish in (Wish.START, Wish.ADOPT):
         with pytest.raises(control.RequestRefused, match=f"'{wish}' of {STREAM}: its checkpoint {FOLDER} is retired, since .* by ann: .* use action 'restore'"):
@@ -122,6 +125,10 @@ def test_a_checkpoint_is_retired_and_comes_back(watched: Watched) -> None:
     assert entry.folder.name in body and f"It is the one that {STREAM} was last seen with" in body
     assert files(checkpoint) == before and lying(watched) == [] and tombstone(watched) is None
     assert wanted(watched).known_query_id == "q"
+    aside = checkpoint.rename(checkpoint.with_name("elsewhere"))
+    (examined,) = survey.examine_all(watched.runtime, datetime.now(UTC), [FOLDER])
+    assert (examined.absence, examined.health) == ("gone", Health.DAMAGED) and "it was that of q" in examined.findings[0].evidence
+    aside.rename(checkpoint)
     watched.want("running")
     done = watched.watch()[STREAM]
     assert (done.action, done.fence) == (Action.START, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -365,6 +366,26 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
     """Nothing in it is Spark's."""
     write(tmp_path / "c" / "photos" / "1.jpg")
     assert {f.health for f in findings(tmp_path / "c")} == {Health.UNKNOWN, Health.BREAKING}
+
+
+GONE = "its checkpoint belongs to no query, and it was that of q"
+
+
+@pytest.mark.parametrize(
+    ("around", "health", "absence"),
+    [
+        (OURS, Health.HEALTHY, "never started"),
+        (replace(OURS, rewound=GONE), Health.DAMAGED, "gone"),
+        (replace(OURS, loss=Loss("its table has rows")), Health.DAMAGED, "gone"),
+        (replace(OURS, unread=("PostgreSQL does not answer",)), Health.UNKNOWN, "not there"),
+        (replace(OURS, rewound=GONE, retired="its checkpoint x is retired by ann"), Health.HEALTHY, "retired"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there(tmp_path: Path, around: Surroundings, health: Health, absence: str) -> None:
+    """One that its stream was seen with is damaged as any other; what cannot be told is not called fine."""
+    found = examine(tmp_path / "x", around, NOW)
+    assert (found.exists, found.health, found.absence) == (False, health, absence)
+    assert f"| x | bronze_binance | {absence} |" in markdown([found])
 
 
 def test_the_report_names_everything(tmp_path: Path) -> None:

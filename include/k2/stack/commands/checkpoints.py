@@ -83,8 +83,12 @@ def render(found: Examination) -> Group:
 
     style = {"healthy": "green", "growing": "yellow"}.get(str(found.health), "bold red")
     whose = f" of {found.stream}" if found.stream else ""
+    lines = [
+        Text.assemble((f"  {finding.health}: ", "bold"), f"{finding.evidence}\n    what follows: {finding.consequence}\n    what to do: {finding.fix}")
+        for finding in found.findings
+    ]
     if not found.exists:
-        return Group(f"[bold]{escape(found.folder)}[/]{whose} was never started", "")
+        return Group(f"[bold]{escape(found.folder)}[/]{whose}: {escape(found.retired or found.absence)}", *lines, "")
     growth = "not known yet" if found.growth_per_day is None else signed(found.growth_per_day)
     at = f", {found.committed_at:%Y-%m-%d %H:%M:%S} UTC" if found.committed_at else ""
     parts = [
@@ -92,10 +96,6 @@ def render(found: Examination) -> Group:
         f"  query {escape(printable(found.query_id or '-'))}, source {', '.join(found.sources) or '-'}",
         f"  planned {_or_dash(found.planned)}, committed {_or_dash(found.committed)}{at}",
         f"  {found.files:,} files, {size(found.bytes)}, of that {size(found.state_bytes)} of state; growth a day: {growth}",
-    ]
-    lines = [
-        Text.assemble((f"  {finding.health}: ", "bold"), f"{finding.evidence}\n    what follows: {finding.consequence}\n    what to do: {finding.fix}")
-        for finding in found.findings
     ]
     return Group(*parts, *lines, "")
 
