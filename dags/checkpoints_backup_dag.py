@@ -7,11 +7,10 @@ the checkpoint's lock) → `report`. A copy has the identity, the sources, the l
 flight, some kilobytes, which is all that a stateless query needs. Each is read again and compared with its manifest before it
 counts; then the oldest go, so that `checkpoints.backups` of platform.yaml are kept of each.
 
-A checkpoint with state is left out, and one that does not exist. No stream is stopped or touched.
+A checkpoint with state is left out, and one of a stream that has committed nothing yet. One that is gone fails. No stream is stopped or touched.
 
 A backup goes back by `streams_control` with `restore` and its name in the field `checkpoint`, and only while the stream's table stands where
-the backup does. For any other time there is `rebuild`, which needs no backup: backups are for streams whose tables do not say
-where they stood.
+the backup does. For any other time there is `rebuild`, which needs no backup: a backup is the quicker way back of a stream that was stopped when it was made.
 
 ## When it runs
 On the first of each month at 03:00 UTC for all streams, or by hand for those that the form names: before work on the disk, for

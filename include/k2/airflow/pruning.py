@@ -143,7 +143,7 @@ def report(runtime: Runtime, done: Sequence[dict[str, Any]], *, dry_run: bool) -
     summary = {
         "dry_run": dry_run,
         "checkpoints": sum(e.exists for e in found),
-        "health": {e.folder: str(e.health) for e in found if e.exists},
+        "health": {e.folder: str(e.health) for e in found if e.exists or e.findings},
         "unclaimed": [e.folder for e in found if e.stream is None],
         "bytes": sum(e.bytes for e in found),
         "taken": sum(d["files"] for d in done),

@@ -2,7 +2,7 @@
 
 doctor               all checkpoints of the platform
 doctor STREAM        that of one stream
-doctor PATH          any folder of a checkpoint, also when no platform runs: then it is compared with nothing beside it
+doctor PATH          any folder of a checkpoint, also when no platform runs: it is compared with nothing beside it
 
 Exit code 0 when all are healthy or growing, 1 when one is damaged or about to break, 3 when none is and something cannot be known.
 """
