@@ -23,7 +23,8 @@ in the checkpoints and the quarantine.
 why; the others go on, and `report` fails for it at the end. "was healthy and is damaged": something happened to the checkpoint
 while leftovers were taken out of it. No stream is stopped by any of it.
 
-A damaged checkpoint of a stream is a page; one of a folder that no stream claims, and one that is about to break, is a ticket. They are resolved by the next run that finds it well.
+A damaged checkpoint of a stream is a page; one of a folder that no stream claims, and one that is about to break, is a ticket. They
+are resolved by the next run that finds it well.
 
 ## Can it wait until morning
 Yes. A damaged checkpoint cannot: its stream goes on, and its next start may lose or double records, or fail.

@@ -138,7 +138,21 @@ def _needed(runtime: Runtime, connection: database.Connection, subject: Subject,
     for stream, wanted in streams.wanted_of(connection, runtime.platform.streams).items():
         if wanted.known_query_id is not None and wanted.known_query_id == tail.query_id:
             return f"{subject.folder} is of query {tail.query_id}, and so is the checkpoint of {stream}: find out which of them is in use, then ask again"
-    latest = max((at for at in (tail.last_commit_at, tail.last_offset_at) if at is not None), default=None)
+    return _written_lately(runtime, subject)
+
+
+def _written_lately(runtime: Runtime, subject: Subject) -> str | None:
+    """That a query has planned or committed there within QUIET; None when none has, or nothing lies there. Raises Refused."""
+    times = []
+    for log in ("offsets", "commits"):
+        try:
+            with os.scandir(runtime.checkpoints / subject.folder / log) as files:
+                times += [file.stat(follow_symlinks=False).st_mtime for file in files]
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise Refused(f"whether a query writes to {subject.folder} cannot be known: {log}: {error.strerror}: mend that, then ask again") from error
+    latest = datetime.fromtimestamp(max(times), UTC) if times else None
     if latest is not None and datetime.now(UTC) - latest < QUIET:
         return f"{subject.folder} was written to at {latest:%Y-%m-%d %H:%M:%S} UTC, within {QUIET.total_seconds() / 3600:.0f} h: end its query, and ask again"
     return None
@@ -195,6 +209,8 @@ def restore(runtime: Runtime, subject: Subject, entry: Entry, *, who: str, reaso
             raise Refused(f"{entry.folder.name} is of {manifest.folder}, and not of {subject.folder}: choose one of it")
         if manifest.kind is Kind.LEFTOVERS:
             return leftovers.put_back(entry, runtime.checkpoints)
+        if subject.stream is None and (busy := _written_lately(runtime, subject)):
+            raise Refused(busy)
         why = Why(kind=Kind.REPLACED, who=who, why=f"{entry.folder.name} takes its place: {reason}", at=datetime.now(UTC))
         if manifest.kind is Kind.BACKUP:
             restore_backup(entry, place, runtime.checkpoints, newest_of_backup(runtime, connection, subject, manifest), why)

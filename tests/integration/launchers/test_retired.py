@@ -388,5 +388,11 @@ def test_a_folder_that_no_stream_claims_is_named(watched: Watched) -> None:
     assert files(other) == before and checkpoint.exists()
     do(watched, Wish.RETIRE, "of-last-year")
     shutil.copytree(checkpoint, other)
+    (other / "commits" / "2").write_text("a query that runs")
+    (entry,) = lying(watched)
+    with pytest.raises(Refused, match="of-last-year was written to at .* within 24 h: end its query"):
+        retiring.restore(watched.runtime, Subject("of-last-year", None), entry, who="ann", reason="again")
+    assert (other / "commits" / "2").exists() and lying(watched) == [entry]
+    (other / "commits" / "2").unlink()
     with pytest.raises(control.RequestRefused, match="and so is the checkpoint of"):
         control.check(watched.runtime, request(Wish.RETIRE, "of-last-year"))
