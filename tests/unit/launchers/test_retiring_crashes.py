@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import create_autospec
@@ -31,6 +31,7 @@ WHY = Why(kind=Kind.ADOPTED, who="dba", why="test", at=datetime(2026, 11, 22, 2,
 @pytest.fixture
 def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(retiring, "_alone", lambda runtime, subject: contextlib.nullcontext(create_autospec(Connection, instance=True)))
+    monkeypatch.setattr(retiring, "QUIET", timedelta(0))
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
         yield Path(folder) / "data" / "checkpoints"
 
